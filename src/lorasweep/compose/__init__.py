@@ -1,0 +1,86 @@
+"""From a command line to a checked `schema.Run`: everything that can be wrong is found before Hydra touches the disk."""
+
+from __future__ import annotations
+
+import os
+import sys
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from lorasweep import schema
+from lorasweep.compose.command_line import CommandLine
+from lorasweep.compose.composition import SECRET_NAME, checked_run
+from lorasweep.rules import MISSING, UserError
+
+
+@dataclass(frozen=True)
+class Launch:
+    """Where a run goes and how it was asked for."""
+
+    folder: Path
+    overrides: list[str]
+    choices: dict[str, Any]
+
+
+def register() -> None:
+    """Put the schema and the resolvers of conf/ where Hydra finds them."""
+    ConfigStore.instance().store(name="schema", node=schema.Run)
+    OmegaConf.register_new_resolver("oc.env", _environment_variable, replace=True)
+    OmegaConf.register_new_resolver("run_id", lambda: uuid.uuid4().hex[:4], use_cache=True, replace=True)
+
+
+def _environment_variable(name: str, default: Any = MISSING) -> Any:
+    if SECRET_NAME.search(name):
+        raise ValueError(f"the environment variable {name} looks like a secret and may not enter a config")
+    if name in os.environ:
+        return os.environ[name]
+    if default is MISSING:
+        raise KeyError(f"environment variable {name!r} is not set")
+    return default
+
+
+def check_command_line(conf: Path, arguments: Sequence[str] | None = None) -> schema.Run | None:
+    """Check a command line whole; print every problem and exit with 2, or return the run it describes.
+
+    None where Hydra is asked for something else than a run: help, information, completion, the config itself.
+    """
+    register()
+    line = CommandLine.of(sys.argv[1:] if arguments is None else arguments)
+    if line.informs:
+        return None
+    with user_errors():
+        run = checked_run(conf, line)
+    return None if line.shows_config else run
+
+
+def to_run(config: DictConfig) -> schema.Run:
+    """Turn a composed config into the typed run it describes; no OmegaConf beyond this line."""
+    run = OmegaConf.to_object(config)
+    assert isinstance(run, schema.Run)
+    return run
+
+
+def launch() -> Launch:
+    """Return where Hydra put the run that is being started, and how it was composed."""
+    hydra = HydraConfig.get()
+    choices = {name: hydra.runtime.choices.get(name) for name in (*schema.SECTIONS, "experiment")}
+    return Launch(Path(hydra.runtime.output_dir), list(hydra.overrides.task), choices)
+
+
+@contextmanager
+def user_errors() -> Iterator[None]:
+    """Print a user's mistakes as blocks and exit with 2, without a traceback."""
+    try:
+        yield
+    except UserError as error:
+        count = len(error.problems)
+        print(f"{count} problem{'s' if count > 1 else ''}:\n\n{error}", file=sys.stderr)
+        raise SystemExit(2) from None

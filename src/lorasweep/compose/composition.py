@@ -1,0 +1,238 @@
+"""One command line composed twice: loosely, to find everything wrong with it at once, then exactly as Hydra will."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.object_type import ObjectType
+from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from lorasweep import schema
+from lorasweep.compose.command_line import CommandLine
+from lorasweep.rules import MISSING, Problem, UserError, build, check, nearest
+
+CODE_KEYS = {"_target_", "_partial_", "_args_", "_recursive_", "_convert_"}
+STUDY_KEYS = ("study", "space", "strategy")
+OPEN_HYDRA_KEYS = re.compile(
+    r"hydra\.(run\.dir|sweep\.(dir|subdir)|sweeper\.params|verbose|searchpath|mode|overrides|runtime"
+    r"|job\.(name|override_dirname|num|id|config_name))(\.|$)"
+)
+"""What a config may change of Hydra itself. Much of the rest names code to run: callbacks, logging factories, launchers."""
+SECRET_NAME = re.compile(r"token|secret|passw|credential|api_?key|private", re.IGNORECASE)
+COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, YAMLError, ValueError, KeyError)
+
+
+def checked_run(conf: Path, line: CommandLine) -> schema.Run:
+    """Return the run a command line describes, or raise every problem found in it."""
+    if any(problem.key.startswith("--") for problem in line.problems):
+        raise UserError(line.problems)
+    with initialize_config_dir(str(conf), version_base="1.3"):
+        composition = Composition(line)
+        problems = [*line.problems, *composition.find_problems()]
+        if not problems:
+            problems = composition.compose_strictly()
+        if problems:
+            raise UserError(problems)
+        return composition.run
+
+
+class Composition:
+    """The composition of one command line; needs an initialised Hydra."""
+
+    def __init__(self, line: CommandLine) -> None:
+        loader = GlobalHydra.instance().config_loader()
+        assert isinstance(loader, ConfigLoaderImpl)
+        self.loader, self.line = loader, line
+        self.search = [f"hydra.searchpath=[{_quoted(f'file://{line.config_dir}')}]"] if line.config_dir else []
+        self.kept: list[Override] = []
+        self.run = schema.Run()
+
+    def find_problems(self) -> list[Problem]:
+        """Return every problem of the overrides and of the files they select."""
+        problems = [problem for override in self.line.overrides for problem in self._override_problems(override)]
+        try:
+            untouched = _flat(OmegaConf.to_container(self._compose_loosely([]).hydra, resolve=False), "hydra")
+            composed = self._compose_loosely(self.kept)
+            values = {key: _plain(composed[key]) for key in composed if key != "hydra"}
+            folder = str(composed.hydra["sweep" if self.line.multirun else "run"].dir)
+        except COMPOSITION_ERRORS as error:
+            return [*problems, Problem("config", MISSING, _first_lines(error))]
+        found = list(_code_problems(values))
+        found += list(check(values, schema.Run))
+        self.run = build(values, schema.Run, {problem.key for problem in found})
+        found += [problem for problem in schema.conflicts(self.run) if problem.key not in {p.key for p in found}]
+        found += _missing_files(self.run.data, self.run.model)
+        found += _hydra_problems(OmegaConf.to_container(composed.hydra, resolve=False), untouched)
+        found += _folder_problems(folder, self.line.multirun)
+        return problems + [self._with_source(problem) for problem in found]
+
+    def compose_strictly(self) -> list[Problem]:
+        """Compose as Hydra will, with the typed schema: the net under the checks."""
+        try:
+            compose("config", overrides=[*self.search, *(str(item.input_line) for item in self.kept)])
+        except COMPOSITION_ERRORS as error:
+            return [Problem("config", MISSING, _first_lines(error))]
+        return []
+
+    def _compose_loosely(self, overrides: list[Override]) -> Any:
+        """Compose without the schema, adding every key: what is wrong stays in the tree instead of ending the composition."""
+        store = ConfigStore.instance()
+        store.store(name="schema", node={})
+        try:
+            texts = [
+                text if item.is_delete() or self._is_group(item.key_or_group) else f"++{text.lstrip('+')}"
+                for item, text in ((item, str(item.input_line)) for item in overrides)
+            ]
+            return compose("config", overrides=[*self.search, *texts], return_hydra_config=True)
+        finally:
+            store.store(name="schema", node=schema.Run)
+
+    def _is_group(self, key: str) -> bool:
+        return bool(self.loader.repository.group_exists(key))
+
+    def _override_problems(self, override: Override) -> Iterator[Problem]:
+        """Yield what is wrong with one override; keep it for the composition if nothing is."""
+        key, source = override.key_or_group, f"command line: {override.input_line}"
+        problems = list(self._refusals(key, override))
+        if not problems and override.is_sweep_override():
+            for value in _swept_values(override):
+                problems += self._value_problems(key, value)
+        elif not problems:
+            if self._is_group(key) and not override.is_delete():
+                problems += self._option_problems(key, override.value())
+            if not problems:
+                self.kept.append(override)
+        yield from (Problem(p.key, p.value, p.allowed, p.nearest, source) for p in problems)
+
+    def _refusals(self, key: str, override: Override) -> Iterator[Problem]:
+        value = None if override.is_sweep_override() else override.value()
+        if key.startswith(("hydra.", "hydra/")) and not OPEN_HYDRA_KEYS.match(key):
+            yield Problem(key, value, "not open to change: it can make Hydra run other code")
+        elif not self.line.multirun and override.is_sweep_override():
+            yield Problem(key, MISSING, "one value; several make a study: python train.py -m …")
+        elif not self.line.multirun and key in STUDY_KEYS and value is not None:
+            yield Problem(key, value, "only for studies: python train.py -m …")
+
+    def _option_problems(self, group: str, value: Any) -> Iterator[Problem]:
+        options = self.loader.get_group_options(group, ObjectType.CONFIG)
+        for option in value if isinstance(value, list) else [value]:
+            if option is None and group in schema.SECTIONS:
+                yield Problem(group, None, f"one of {', '.join(options)}")
+            elif option is not None and str(option) not in options:
+                yield Problem(group, option, f"one of {', '.join(options)}", nearest(str(option), options))
+
+    def _value_problems(self, key: str, value: Any) -> Iterator[Problem]:
+        if self._is_group(key):
+            return self._option_problems(key, value)
+        tree: Any = value
+        for part in reversed(key.split(".")):
+            tree = {part: tree}
+        return check(tree, schema.Run)
+
+    def _with_source(self, problem: Problem) -> Problem:
+        for override in reversed(self.kept):
+            if problem.key == override.key_or_group or problem.key.startswith(f"{override.key_or_group}."):
+                return _at(problem, f"command line: {override.input_line}")
+        overrides = [*self.search, *(str(item.input_line) for item in self.kept)]
+        for default in reversed(self.loader.compute_defaults_list("config", overrides, RunMode.RUN).defaults):
+            loaded = self.loader.repository.load_config(default.config_path) if default.config_path else None
+            if loaded is None or not loaded.path.startswith("file://"):
+                continue
+            inner = problem.key.removeprefix(f"{default.package}.") if default.package else problem.key
+            if (inner != problem.key or not default.package) and _holds(loaded.config, inner):
+                return _at(problem, os.path.relpath(f"{loaded.path.removeprefix('file://')}/{default.config_path}.yaml"))
+        return problem
+
+
+def _plain(node: Any) -> Any:
+    return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+
+
+def _at(problem: Problem, source: str) -> Problem:
+    return Problem(problem.key, problem.value, problem.allowed, problem.nearest, source)
+
+
+def _holds(config: Any, key: str) -> bool:
+    for part in key.split("."):
+        if not OmegaConf.is_dict(config) or part not in config:
+            return False
+        config = config._get_node(part)
+    return True
+
+
+def _quoted(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
+
+
+def _first_lines(error: Exception, count: int = 6) -> str:
+    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
+    return "\n  ".join(lines[:count]) or type(error).__name__
+
+
+def _flat(tree: Any, path: str) -> dict[str, Any]:
+    if not isinstance(tree, dict) or not tree:
+        return {path: tree}
+    return {key: value for name, node in tree.items() for key, value in _flat(node, f"{path}.{name}").items()}
+
+
+def _code_problems(values: dict[Any, Any], path: str = "") -> Iterator[Problem]:
+    """Yield and remove every key that would name code to run."""
+    for name in list(values):
+        key = f"{path}{name}"
+        if name in CODE_KEYS:
+            yield Problem(key, values.pop(name), "not allowed: a config holds values and never names code to run")
+        elif isinstance(values[name], dict):
+            yield from _code_problems(values[name], f"{key}.")
+
+
+def _hydra_problems(hydra: Any, untouched: Mapping[str, Any]) -> Iterator[Problem]:
+    """Yield what a file changed of Hydra's own settings beyond what is open."""
+    for key, value in _flat(hydra, "hydra").items():
+        if untouched.get(key, MISSING) != value and not OPEN_HYDRA_KEYS.match(key):
+            yield Problem(key, value, "not open to change: it can make Hydra run other code")
+
+
+def _swept_values(override: Override) -> Iterable[Any]:
+    sweep = override.value()
+    if isinstance(sweep, ChoiceSweep):
+        return override.sweep_iterator()
+    if isinstance(sweep, RangeSweep):
+        return [sweep.start, sweep.stop]
+    return [sweep.start, sweep.end] if isinstance(sweep, IntervalSweep) else []
+
+
+def _missing_files(data: schema.Data, model: schema.Model) -> Iterator[Problem]:
+    """Yield local files that are named but not there."""
+    for name in ("files", "eval_files", "test_files"):
+        given = getattr(data, name)
+        for pattern in [given] if isinstance(given, str) else given or []:
+            if not schema.local_files(pattern):
+                yield Problem(f"data.{name}", pattern, "an existing file, or a pattern that matches one")
+    template = model.chat_template
+    if template and template.endswith((".jinja", ".j2")) and not Path(template).is_file():
+        yield Problem("model.chat_template", template, "an existing file, or the template itself")
+
+
+def _folder_problems(folder: str, multirun: bool) -> Iterator[Problem]:
+    """Yield why results could not be written to `folder`, without making it."""
+    key = "hydra.sweep.dir" if multirun else "hydra.run.dir"
+    path = Path(folder).absolute()
+    parent = next(place for place in (path, *path.parents) if place.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        yield Problem(key, folder, f"a folder that can be written; {parent} is {'read-only' if parent.is_dir() else 'a file'}")
+    elif (path / "record.json").exists():
+        yield Problem(key, folder, "a new folder; this one holds another run")

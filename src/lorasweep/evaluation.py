@@ -1,0 +1,148 @@
+"""How a model is judged: loss per supervised token over fixed unpacked rows, and answers to some of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from datasets import Dataset
+from transformers import GenerationConfig, PreTrainedTokenizerBase
+
+from lorasweep.data import IGNORED
+from lorasweep.device import Device
+from lorasweep.schema import Evaluation
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One generated answer beside what was expected."""
+
+    prompt: str
+    expected: str
+    generated: str
+
+    @property
+    def exact(self) -> bool:
+        """Whether the answer is the expected one, white space at the ends aside."""
+        return self.generated.strip() == self.expected.strip()
+
+
+@dataclass(frozen=True)
+class Scores:
+    """One evaluation: summed loss and supervised tokens of every row, in the order of the rows, and answers."""
+
+    row_losses: list[float]
+    row_tokens: list[int]
+    answers: list[Answer] = field(default_factory=list)
+
+    @property
+    def loss(self) -> float:
+        """Return the mean over all supervised tokens of all rows, whatever the batches were."""
+        return math.fsum(self.row_losses) / sum(self.row_tokens)
+
+    @property
+    def exact_match(self) -> float | None:
+        """Return the share of exact answers; None without answers."""
+        return sum(answer.exact for answer in self.answers) / len(self.answers) if self.answers else None
+
+    def metrics(self) -> dict[str, float]:
+        """Return the scores under metric names."""
+        scores = {"eval/loss": self.loss, "eval/perplexity": math.exp(min(self.loss, 700.0))}
+        return scores if self.exact_match is None else {**scores, "eval/exact_match": self.exact_match}
+
+
+class Evaluator:
+    """Scores a model on the same rows every time, without moving any random stream."""
+
+    def __init__(self, rows: Dataset, tokenizer: PreTrainedTokenizerBase, settings: Evaluation, device: Device) -> None:
+        rows = rows.select(range(min(len(rows), settings.max_samples or len(rows))))
+        self.rows, self.tokenizer, self.settings, self.device = rows, tokenizer, settings, device
+
+    def __call__(self, model: Any) -> Scores:
+        """Score a model whose head TRL has fused (see `run`): loss of every row, answers to the first few."""
+        with scoring(model, self.device):
+            losses, tokens = self._row_losses(model)
+            return Scores(losses, tokens, self._answers(model))
+
+    def _row_losses(self, model: Any) -> tuple[list[float], list[int]]:
+        examples = self.rows.select_columns(["input_ids", "labels"]).to_list()
+        by_length = sorted(range(len(examples)), key=lambda index: len(examples[index]["input_ids"]), reverse=True)
+        losses, tokens = [0.0] * len(examples), [0] * len(examples)
+        for batch in _batches(by_length, self.settings.batch_size):
+            inputs = pad_right([examples[index] for index in batch], int(self.tokenizer.pad_token_id), model.device)
+            outputs = model(**inputs, fused_lm_head=True, use_cache=False)
+            sums = (-outputs.log_probs.double()).sum(1).tolist()
+            for index, loss, count in zip(batch, sums, outputs.label_mask.sum(1).tolist(), strict=True):
+                losses[index], tokens[index] = loss, count
+        return losses, tokens
+
+    def _answers(self, model: Any) -> list[Answer]:
+        asked = [row for row in self.rows.select_columns(["text", "answer_start"]) if row["answer_start"] > 0]
+        asked = asked[: self.settings.generate]
+        return [answer for batch in _batches(asked, self.settings.batch_size) for answer in self._generate(model, batch)]
+
+    def _generate(self, model: Any, rows: list[dict[str, Any]]) -> Iterator[Answer]:
+        tokenizer = self.tokenizer
+        prompts = [row["text"][: row["answer_start"]] for row in rows]
+        # The text already holds what the template puts in front; only text that lacks bos gets it from the tokenizer.
+        add = [not tokenizer.chat_template and not prompt.startswith(tokenizer.bos_token or "\0") for prompt in prompts]
+        ids = [tokenizer(prompt, add_special_tokens=first)["input_ids"] for prompt, first in zip(prompts, add, strict=True)]
+        batch = tokenizer.pad({"input_ids": ids}, padding_side="left", return_tensors="pt").to(model.device)
+        config = GenerationConfig(
+            do_sample=False,
+            max_new_tokens=self.settings.max_new_tokens,
+            eos_token_id=model.generation_config.eos_token_id or tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+        tokens = model.generate(**batch, generation_config=config)[:, batch["input_ids"].shape[1] :]
+        for row, prompt, generated in zip(rows, prompts, tokens, strict=True):
+            expected = tokenizer(row["text"][row["answer_start"] :], add_special_tokens=False)["input_ids"]
+            texts = [tokenizer.decode(part, skip_special_tokens=True).strip() for part in (ids_of(prompt, tokenizer), expected, generated)]
+            yield Answer(*texts)
+
+
+def ids_of(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Return the tokens of a text as it stands."""
+    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+    return ids
+
+
+@contextmanager
+def scoring(model: Any, device: Device) -> Iterator[None]:
+    """Switch dropout and gradients off, in training's precision, and leave mode and random streams as they were."""
+    training = model.training
+    model.eval()
+    try:
+        with torch.random.fork_rng(enabled=True), torch.no_grad(), device.autocast():
+            yield
+    finally:
+        model.train(training)
+
+
+def pad_right(rows: list[dict[str, list[int]]], pad_token_id: int, device: Any) -> dict[str, torch.Tensor]:
+    """Return a padded batch: input_ids, attention_mask and labels, each (rows, longest)."""
+    longest = max(len(row["input_ids"]) for row in rows)
+
+    def padded(values: list[list[int]], filler: int) -> torch.Tensor:
+        return torch.tensor([value + [filler] * (longest - len(value)) for value in values], device=device)
+
+    ids = [row["input_ids"] for row in rows]
+    return {
+        "input_ids": padded(ids, pad_token_id),
+        "attention_mask": padded([[1] * len(value) for value in ids], 0),
+        "labels": padded([row["labels"] for row in rows], IGNORED),
+    }
+
+
+def schedule(times: int, total_steps: int) -> set[int]:
+    """Return the steps after which to evaluate: the same fractions of every run, the last one its end."""
+    return {max(1, round(total_steps * number / times)) for number in range(1, times + 1)} if times else set()
+
+
+def _batches(items: list[Any], size: int) -> Iterator[list[Any]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]

@@ -1,0 +1,47 @@
+"""Whether something on the Hugging Face hub can be had: in the local cache, or reachable now."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import httpx
+from huggingface_hub import HfApi, constants, snapshot_download
+from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+from lorasweep.rules import Problem
+
+SECONDS_TO_ANSWER = 5.0
+
+
+def problem(key: str, name: str, kind: str, revision: str | None = None) -> Problem | None:
+    """Return why hub repository `name` (kind: model or dataset) cannot be used, within seconds; None if it can."""
+    if _cached(name, kind, revision):
+        return None
+    if constants.HF_HUB_OFFLINE:
+        return Problem(key, name, f"a local folder, or a {kind} already in the hub cache: HF_HUB_OFFLINE is set")
+    try:
+        HfApi().repo_info(name, repo_type=kind, revision=revision, timeout=SECONDS_TO_ANSWER)
+    except GatedRepoError:
+        return Problem(key, name, f"a {kind} you have access to: this one is gated (ask for access, then set HF_TOKEN)")
+    except RepositoryNotFoundError:
+        return Problem(key, name, f"an existing local folder or a {kind} on the hub; the hub knows none of this name")
+    except HfHubHTTPError as error:
+        return Problem(key, name, f"a {kind} the hub can deliver; it answered: {str(error).splitlines()[0]}")
+    except (httpx.HTTPError, OSError):
+        return Problem(key, name, f"a local folder, or a {kind} already in the hub cache: the hub cannot be reached")
+    except ValueError as error:
+        return Problem(key, name, f"a local folder or a hub id such as owner/name ({str(error).splitlines()[0]})")
+    return None
+
+
+def commit(name: str, kind: str, revision: str | None) -> str | None:
+    """Return the commit of a cached hub repository; None for a local folder or one that is not cached."""
+    folder = None if Path(name).exists() else _cached(name, kind, revision)
+    return folder.name if folder else None
+
+
+def _cached(name: str, kind: str, revision: str | None) -> Path | None:
+    try:
+        return Path(snapshot_download(name, repo_type=kind, revision=revision, local_files_only=True))
+    except (LocalEntryNotFoundError, ValueError, OSError):
+        return None

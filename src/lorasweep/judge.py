@@ -1,0 +1,107 @@
+"""When a run is judged, which adapter it keeps, and when judging ends it early."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from lorasweep.evaluation import Evaluator, Scores, schedule
+from lorasweep.metrics import Metrics
+from lorasweep.schema import Evaluation
+
+
+class Judge(TrainerCallback):
+    """Evaluates at fixed fractions of the run, keeps the best or the last adapter, stops a run that gets no better."""
+
+    def __init__(
+        self, evaluator: Evaluator | None, settings: Evaluation, patience: int | None, total_steps: int, metrics: Metrics, folder: Path
+    ) -> None:
+        self.evaluator, self.settings, self.patience = evaluator, settings, patience
+        self.steps = schedule(settings.times, total_steps) if evaluator else set()
+        self.metrics, self.folder = metrics, folder
+        self.seconds = 0.0
+        self.scores: dict[int, Scores] = {}
+        self.best_step: int | None = None
+
+    def judge_untuned(self, model: Any) -> None:
+        """Score the model before its first step."""
+        if self.evaluator and self.settings.untuned:
+            self._judge(model, 0)
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **_: Any
+    ) -> None:
+        """Score the model after the steps that are due."""
+        if state.global_step not in self.steps:
+            return
+        self._judge(model, state.global_step)
+        if self.best_step is None or self._value(state.global_step) < self._value(self.best_step):
+            self.best_step = state.global_step
+            if self.settings.keep == "best":
+                self._save(model)
+        worse = sum(step > self.best_step for step in self.scores)
+        if self.patience and worse >= self.patience:
+            control.should_training_stop = True
+
+    def end(self, model: Any) -> None:
+        """Save the adapter of the last step if that is the one to keep."""
+        if self.settings.keep == "last" or self.best_step is None:
+            self._save(model)
+
+    @property
+    def kept_step(self) -> int | None:
+        """The evaluated step whose adapter is kept; None if nothing was evaluated after training began."""
+        tuned = [step for step in self.scores if step > 0]
+        return self.best_step if self.settings.keep == "best" or not tuned else max(tuned)
+
+    @property
+    def kept(self) -> Scores | None:
+        """The scores of the adapter that is kept."""
+        return self.scores[self.kept_step] if self.kept_step is not None else None
+
+    @property
+    def untuned(self) -> Scores | None:
+        """The scores before the first step."""
+        return self.scores.get(0)
+
+    def summary(self) -> dict[str, Any]:
+        """Return objective and scores: of the kept adapter, of the last step, of the untuned model."""
+        if self.kept is None:
+            return {}
+        values: dict[str, Any] = {"objective": self._objective(self.kept), "objective/step": self.kept_step}
+        values |= self.kept.metrics()
+        values |= {f"last/{name}": value for name, value in self.scores[max(self.scores)].metrics().items()}
+        if self.untuned:
+            values |= {f"untuned/{name}": value for name, value in self.untuned.metrics().items()}
+        return values
+
+    def _judge(self, model: Any, step: int) -> None:
+        assert self.evaluator
+        start = time.perf_counter()
+        scores = self.scores[step] = self.evaluator(model)
+        self.seconds += time.perf_counter() - start
+        self.metrics.write(step, scores.metrics())
+        with open(self.folder / "evaluation.jsonl", "a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, **asdict(scores)}, ensure_ascii=False) + "\n")
+
+    def _objective(self, scores: Scores) -> float:
+        value = scores.loss if self.settings.objective == "loss" else scores.exact_match
+        assert value is not None
+        return value
+
+    def _value(self, step: int) -> float:
+        value = self._objective(self.scores[step])
+        return value if self.settings.objective == "loss" else -value
+
+    def _save(self, model: Any) -> None:
+        staging, target = self.folder / ".adapter", self.folder / "adapter"
+        # Embeddings are never resized here; asked to find out by itself, PEFT would look the base up on the hub.
+        model.save_pretrained(staging, save_embedding_layers=False)
+        shutil.rmtree(target, ignore_errors=True)
+        staging.rename(target)

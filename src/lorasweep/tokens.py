@@ -1,0 +1,33 @@
+"""Counts what was really learnt from: tokens and supervised tokens, padding left out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from lorasweep.data import IGNORED
+
+
+class TokenCounter:
+    """Watches a model's training forwards; counts stay on the device until asked for, so a step never waits for them."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        self._total: Any = 0
+        self._supervised: Any = 0
+        self._handle = model.register_forward_pre_hook(self._count, with_kwargs=True)
+
+    def _count(self, model: torch.nn.Module, args: Any, inputs: dict[str, Any]) -> None:
+        if not model.training or "labels" not in inputs:
+            return
+        mask = inputs.get("attention_mask")
+        self._total = self._total + (inputs["input_ids"].numel() if mask is None else mask.sum())
+        self._supervised = self._supervised + inputs["labels"][..., 1:].ne(IGNORED).sum()
+
+    def read(self) -> tuple[int, int]:
+        """Return tokens and supervised tokens so far."""
+        return int(self._total), int(self._supervised)
+
+    def remove(self) -> None:
+        """Stop counting."""
+        self._handle.remove()

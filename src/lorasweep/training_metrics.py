@@ -1,0 +1,56 @@
+"""Turns what transformers' trainer logs into our metric names, with tokens and tokens per second."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from lorasweep.metrics import Metrics
+from lorasweep.tokens import TokenCounter
+
+NAMES = {
+    "loss": "train/loss",
+    "grad_norm": "train/grad_norm",
+    "learning_rate": "train/lr",
+    "mean_token_accuracy": "train/token_accuracy",
+    "entropy": "train/entropy",
+    "epoch": "train/epoch",
+}
+
+
+class TrainingMetrics(TrainerCallback):
+    """Writes a line of metrics per logged step. `aside` tells the seconds spent on other things than training so far."""
+
+    def __init__(
+        self, metrics: Metrics, counter: TokenCounter, aside: Callable[[], float], show: Callable[[int, dict[str, float]], None]
+    ) -> None:
+        self.metrics, self.counter, self.aside, self.show = metrics, counter, aside, show
+        self.last = (0.0, 0)
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Start the clock."""
+        self.last = (self._now(), 0)
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, Any] | None = None, **_: Any
+    ) -> None:
+        """Write one line; the trainer's closing log has no loss and is left out."""
+        if not logs or "loss" not in logs:
+            return
+        values = {ours: float(logs[theirs]) for theirs, ours in NAMES.items() if theirs in logs}
+        total, supervised = self.counter.read()
+        now = self._now()
+        values |= {
+            "tokens/total": total,
+            "tokens/supervised": supervised,
+            "tokens/per_second": (total - self.last[1]) / max(now - self.last[0], 1e-9),
+        }
+        self.last = (now, total)
+        self.metrics.write(state.global_step, values)
+        self.show(state.global_step, values)
+
+    def _now(self) -> float:
+        return time.perf_counter() - self.aside()

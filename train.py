@@ -1,0 +1,29 @@
+"""Train one QLoRA run: python train.py lora.r=64 optim=paged_adamw_32bit (several values and -m: a grid of runs)."""
+
+from pathlib import Path
+
+import hydra
+from omegaconf import DictConfig
+
+from lorasweep import compose
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="config")
+def main(config: DictConfig) -> float | None:
+    """Train what the config describes and return the objective."""
+    from lorasweep.run import train
+
+    with compose.user_errors():
+        result = train(compose.to_run(config), compose.launch())
+    if result.exit_code:
+        raise SystemExit(result.exit_code)
+    return result.objective
+
+
+if __name__ == "__main__":
+    if run := compose.check_command_line(Path(__file__).parent / "conf"):
+        from lorasweep.preflight import check_inputs
+
+        with compose.user_errors():
+            check_inputs(run)
+    main()
