@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
@@ -28,6 +29,7 @@ def folder() -> Path:
 
 
 def _convert(source: Path, target: Path) -> None:
+    print(f"Unpacking {source.stem} into {cache.root()}, once", file=sys.stderr, flush=True)
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 

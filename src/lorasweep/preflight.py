@@ -11,10 +11,12 @@ from typing import Any
 from lorasweep import hub
 from lorasweep.rules import Problem, UserError, nearest
 from lorasweep.schema import Lora, Run, Scheduler
+from lorasweep.terminal import quiet_libraries
 
 
 def check_inputs(run: Run) -> None:
     """Raise every problem of the run's model, tokenizer, target modules, schedule and data set at once."""
+    quiet_libraries()
     problems = list(_hub_problems(run))
     problems += _scheduler_problems(run.scheduler)
     if not any(problem.key.startswith("model.") for problem in problems):
@@ -23,7 +25,7 @@ def check_inputs(run: Run) -> None:
         raise UserError(problems)
 
 
-def _hub_problems(run: Run) -> Iterator[Problem | Any]:
+def _hub_problems(run: Run) -> Iterator[Problem]:
     wanted = [
         ("model.name", run.model.name if run.model.source == "hub" else None, "model", run.model.revision),
         ("model.tokenizer", run.model.tokenizer, "model", None),

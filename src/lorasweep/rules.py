@@ -80,7 +80,7 @@ def number(
             and (below is None or value < below)
         )
 
-    return field(default=default, metadata={"rule": Rule(" and ".join(["finite", *words]), holds)})
+    return field(default=default, metadata={"rule": Rule(" and ".join(words) or "finite", holds)})
 
 
 def satisfying(default: Any, allowed: str, holds: Callable[[Any], bool]) -> Any:
@@ -153,7 +153,7 @@ def fits(value: Any, kind: Any) -> bool:
     return isinstance(value, kind)
 
 
-WORDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false", type(None): "null"}
+WORDS = {int: "a whole number", float: "a finite number", str: "text", bool: "true or false", type(None): "null"}
 
 
 def allowed_words(kind: Any, rule: Rule | None) -> str:

@@ -147,7 +147,7 @@ def training_arguments(run: Run, total_steps: int, device: Device, folder: Path)
         gradient_accumulation_steps=train.grad_accum,
         max_steps=total_steps,
         max_grad_norm=train.max_grad_norm or 0.0,
-        gradient_checkpointing=checkpointing,
+        activation_checkpointing=checkpointing,
         train_sampling_strategy="group_by_length" if train.group_by_length else "random",
         padding_free=train.padding_free,
         packing=run.data.packing,

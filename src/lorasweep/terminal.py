@@ -156,6 +156,8 @@ def quiet_libraries() -> None:
     datasets.disable_progress_bars()
     for name in ("httpx", "httpcore", "filelock", "fsspec", "urllib3", "asyncio", "matplotlib"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    # It warns at every start on a CPU that an optional package for 4-bit inference is missing.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
 def _counted(counts: Counts) -> str:

@@ -53,8 +53,9 @@ def follow(folder: Path, parent: int | None) -> None:
     config = yaml.safe_load((folder / "run.yaml").read_text())
     record = json.loads((folder / "record.json").read_text())
     settings = Tracking(**config["tracking"])
-    logged_in = bool(wandb.api.api_key)
-    mode = ("online" if logged_in else "offline") if settings.wandb == "auto" else settings.wandb
+    mode = settings.wandb
+    if mode == "auto":
+        mode = "online" if wandb.login(prompt=False, verify=False) else "offline"
     run = wandb.init(
         dir=str(folder),
         mode=mode,  # type: ignore[arg-type]
@@ -67,7 +68,7 @@ def follow(folder: Path, parent: int | None) -> None:
         group=config["study"],
         job_type="trial" if config["study"] else "run",
         config=flat(config),
-        settings=wandb.Settings(silent=True, console="off"),
+        settings=wandb.Settings(silent=True, console="off", x_stats_pid=parent or os.getpid()),
     )
     position = 0
     while True:

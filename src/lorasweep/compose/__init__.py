@@ -20,6 +20,8 @@ from lorasweep.compose.command_line import CommandLine
 from lorasweep.compose.composition import SECRET_NAME, checked_run
 from lorasweep.rules import MISSING, UserError
 
+__all__ = ["CommandLine", "Launch", "check_command_line", "checked_run", "launch", "register", "to_run", "user_errors"]
+
 
 @dataclass(frozen=True)
 class Launch:

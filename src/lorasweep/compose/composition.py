@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
+from hydra import compose, version
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import create_config_search_path
+from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
@@ -39,7 +43,7 @@ def checked_run(conf: Path, line: CommandLine) -> schema.Run:
     """Return the run a command line describes, or raise every problem found in it."""
     if any(problem.key.startswith("--") for problem in line.problems):
         raise UserError(line.problems)
-    with initialize_config_dir(str(conf), version_base="1.3"):
+    with _hydra(conf, line.config_dir):
         composition = Composition(line)
         problems = [*line.problems, *composition.find_problems()]
         if not problems:
@@ -49,6 +53,21 @@ def checked_run(conf: Path, line: CommandLine) -> schema.Run:
         return composition.run
 
 
+@contextmanager
+def _hydra(conf: Path, config_dir: Path | None) -> Iterator[None]:
+    """Initialise Hydra with the search path that `hydra.main` gives it, --config-dir included."""
+    version.setbase("1.3")
+    search_path = create_config_search_path(str(conf))
+    if config_dir:
+        search_path.prepend("command-line", f"file://{config_dir}", SearchPathQuery(provider="schema"))
+    GlobalHydra.instance().clear()
+    Hydra.create_main_hydra2(task_name="train", config_search_path=search_path)
+    try:
+        yield
+    finally:
+        GlobalHydra.instance().clear()
+
+
 class Composition:
     """The composition of one command line; needs an initialised Hydra."""
 
@@ -56,7 +75,8 @@ class Composition:
         loader = GlobalHydra.instance().config_loader()
         assert isinstance(loader, ConfigLoaderImpl)
         self.loader, self.line = loader, line
-        self.search = [f"hydra.searchpath=[{_quoted(f'file://{line.config_dir}')}]"] if line.config_dir else []
+        search = [str(item.input_line) for item in line.overrides if item.key_or_group == "hydra.searchpath"]
+        _, self.repository = loader._parse_overrides_and_create_caching_repo("config", search)
         self.kept: list[Override] = []
         self.run = schema.Run()
 
@@ -82,7 +102,7 @@ class Composition:
     def compose_strictly(self) -> list[Problem]:
         """Compose as Hydra will, with the typed schema: the net under the checks."""
         try:
-            compose("config", overrides=[*self.search, *(str(item.input_line) for item in self.kept)])
+            compose("config", overrides=[str(item.input_line) for item in self.kept])
         except COMPOSITION_ERRORS as error:
             return [Problem("config", MISSING, _first_lines(error))]
         return []
@@ -96,12 +116,12 @@ class Composition:
                 text if item.is_delete() or self._is_group(item.key_or_group) else f"++{text.lstrip('+')}"
                 for item, text in ((item, str(item.input_line)) for item in overrides)
             ]
-            return compose("config", overrides=[*self.search, *texts], return_hydra_config=True)
+            return compose("config", overrides=texts, return_hydra_config=True)
         finally:
             store.store(name="schema", node=schema.Run)
 
     def _is_group(self, key: str) -> bool:
-        return bool(self.loader.repository.group_exists(key))
+        return bool(self.repository.group_exists(key))
 
     def _override_problems(self, override: Override) -> Iterator[Problem]:
         """Yield what is wrong with one override; keep it for the composition if nothing is."""
@@ -127,7 +147,7 @@ class Composition:
             yield Problem(key, value, "only for studies: python train.py -m …")
 
     def _option_problems(self, group: str, value: Any) -> Iterator[Problem]:
-        options = self.loader.get_group_options(group, ObjectType.CONFIG)
+        options = self.repository.get_group_options(group, ObjectType.CONFIG)
         for option in value if isinstance(value, list) else [value]:
             if option is None and group in schema.SECTIONS:
                 yield Problem(group, None, f"one of {', '.join(options)}")
@@ -146,9 +166,9 @@ class Composition:
         for override in reversed(self.kept):
             if problem.key == override.key_or_group or problem.key.startswith(f"{override.key_or_group}."):
                 return _at(problem, f"command line: {override.input_line}")
-        overrides = [*self.search, *(str(item.input_line) for item in self.kept)]
+        overrides = [str(item.input_line) for item in self.kept]
         for default in reversed(self.loader.compute_defaults_list("config", overrides, RunMode.RUN).defaults):
-            loaded = self.loader.repository.load_config(default.config_path) if default.config_path else None
+            loaded = self.repository.load_config(default.config_path) if default.config_path else None
             if loaded is None or not loaded.path.startswith("file://"):
                 continue
             inner = problem.key.removeprefix(f"{default.package}.") if default.package else problem.key
@@ -171,11 +191,6 @@ def _holds(config: Any, key: str) -> bool:
             return False
         config = config._get_node(part)
     return True
-
-
-def _quoted(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"
 
 
 def _first_lines(error: Exception, count: int = 6) -> str:

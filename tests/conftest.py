@@ -1,0 +1,64 @@
+"""Fixtures: a cache of its own, no network, runs composed and trained as a user would."""
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+os.environ.setdefault("LORASWEEP_CACHE", tempfile.mkdtemp(prefix="lorasweep-tests-"))
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["WANDB_API_KEY"] = ""
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+import pytest
+
+from lorasweep import compose, schema
+from lorasweep.rules import Problem, UserError
+
+ROOT = Path(__file__).parents[1]
+TINY = ("model=tiny", "data=demo", "tracking.wandb=disabled", "verbosity=quiet")
+
+
+def composed(*overrides: str) -> schema.Run:
+    """The run these overrides describe, checked as the command line is."""
+    compose.register()
+    return compose.checked_run(ROOT / "conf", compose.CommandLine.of(overrides))
+
+
+def problems(*overrides: str) -> list[Problem]:
+    """What is wrong with these overrides."""
+    with pytest.raises(UserError) as caught:
+        composed(*overrides)
+    return caught.value.problems
+
+
+def tiny(*overrides: str) -> schema.Run:
+    """A run of the tiny model on a few generated rows."""
+    return composed(*TINY, "data.limit=24", "evaluation.generate=0", *overrides)
+
+
+@pytest.fixture
+def launched(tmp_path: Path) -> Callable[..., Path]:
+    """Train a run in a folder of its own; the folder, for what it holds."""
+    from lorasweep.run import train
+
+    def start(run: schema.Run, name: str = "run", expect: str = "complete") -> Path:
+        result = train(run, compose.Launch(tmp_path / name, [], {}))
+        assert result.state == expect
+        return result.folder
+
+    return start
+
+
+def command(*arguments: str, cwd: Path, timeout: float = 300, **environment: str) -> subprocess.CompletedProcess[str]:
+    """`python train.py …` as a user types it."""
+    return subprocess.run(
+        [sys.executable, str(ROOT / "train.py"), *arguments],
+        cwd=cwd,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
