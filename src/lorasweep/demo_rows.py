@@ -26,12 +26,12 @@ def _sort(chance: random.Random) -> tuple[str, str]:
     return f"Sort these words alphabetically: {' '.join(words)}", " ".join(sorted(words))
 
 
-def _repeat(chance: random.Random) -> tuple[str, str]:
-    word, times = chance.choice(WORDS), chance.randint(2, 5)
-    return f"Write the word {word} {times} times.", " ".join([word] * times)
+def _last(chance: random.Random) -> tuple[str, str]:
+    words = chance.sample(WORDS, 4)
+    return f"Write only the last of these words: {' '.join(words)}", words[-1]
 
 
-TASKS: tuple[Callable[[random.Random], tuple[str, str]], ...] = (_sum, _reverse, _sort, _repeat)
+TASKS: tuple[Callable[[random.Random], tuple[str, str]], ...] = (_sum, _reverse, _sort, _last)
 
 
 def generate(count: int, seed: int) -> list[dict[str, str]]:

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from lorasweep import hub
+from lorasweep.library_logs import quiet_libraries
 from lorasweep.rules import Problem, UserError, nearest
 from lorasweep.schema import Lora, Run, Scheduler
-from lorasweep.terminal import quiet_libraries
 
 
 def check_inputs(run: Run) -> None:

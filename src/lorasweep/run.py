@@ -23,6 +23,7 @@ from lorasweep.device import Device, PeakMemory
 from lorasweep.divergence import Diverged, StopOnNonFinite
 from lorasweep.evaluation import Evaluator
 from lorasweep.judge import Judge
+from lorasweep.library_logs import keep_log
 from lorasweep.metrics import Metrics
 from lorasweep.model import build_config, build_model, build_tokenizer, context_length, location
 from lorasweep.optim import optimizer_arguments
@@ -31,7 +32,7 @@ from lorasweep.quant import build_quantization, keep_gradients_on_cpu
 from lorasweep.rules import Problem, UserError
 from lorasweep.scheduler import scheduler_arguments
 from lorasweep.schema import Run
-from lorasweep.terminal import ProgressBar, Terminal, keep_log
+from lorasweep.terminal import ProgressBar, Terminal
 from lorasweep.tokens import TokenCounter
 from lorasweep.tracking import Follower
 from lorasweep.training_metrics import TrainingMetrics

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import logging
-import sys
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import datasets
-import transformers
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
@@ -125,39 +121,6 @@ class ProgressBar(TrainerCallback):
         """Take the bar away."""
         if self.live:
             self.progress.stop()
-
-
-@contextmanager
-def keep_log(path: Path, verbosity: str) -> Iterator[None]:
-    """Send log records and warnings to the run's log file, and keep libraries quiet on the console."""
-    root, level = logging.getLogger(), logging.DEBUG if verbosity == "debug" else logging.INFO
-    handlers: list[logging.Handler] = [logging.FileHandler(path, encoding="utf-8")]
-    if verbosity == "debug":
-        handlers.append(logging.StreamHandler(sys.stderr))
-    for handler in handlers:
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-        root.addHandler(handler)
-    root.setLevel(level)
-    logging.captureWarnings(True)
-    quiet_libraries()
-    try:
-        yield
-    finally:
-        for handler in handlers:
-            root.removeHandler(handler)
-            handler.close()
-
-
-def quiet_libraries() -> None:
-    """Let libraries log to the root logger alone, without progress bars of their own."""
-    transformers.utils.logging.disable_default_handler()
-    transformers.utils.logging.enable_propagation()
-    transformers.utils.logging.disable_progress_bar()
-    datasets.disable_progress_bars()
-    for name in ("httpx", "httpcore", "filelock", "fsspec", "urllib3", "asyncio", "matplotlib"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    # It warns at every start on a CPU that an optional package for 4-bit inference is missing.
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
 def _counted(counts: Counts) -> str:

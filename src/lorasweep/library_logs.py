@@ -1,0 +1,49 @@
+"""Keeps libraries quiet on the console; what they say goes to the run's log."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+CHATTY = ("httpx", "httpcore", "filelock", "fsspec", "urllib3", "asyncio", "matplotlib")
+
+
+def quiet_libraries() -> None:
+    """Let libraries log to the root logger alone, without progress bars; call it before they are imported."""
+    for name in CHATTY:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    # While it is imported, it warns on many CPUs that an optional package for 4-bit inference is missing.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+
+    import datasets
+    import transformers
+
+    transformers.utils.logging.disable_default_handler()
+    transformers.utils.logging.enable_propagation()
+    transformers.utils.logging.disable_progress_bar()
+    datasets.disable_progress_bars()
+
+
+@contextmanager
+def keep_log(path: Path, verbosity: str) -> Iterator[None]:
+    """Send log records and warnings to the run's log file; with verbosity debug to the console too."""
+    root, level = logging.getLogger(), logging.DEBUG if verbosity == "debug" else logging.INFO
+    handlers: list[logging.Handler] = [logging.FileHandler(path, encoding="utf-8")]
+    if verbosity == "debug":
+        handlers.append(logging.StreamHandler(sys.stderr))
+    for handler in handlers:
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        root.addHandler(handler)
+    root.setLevel(level)
+    logging.captureWarnings(True)
+    quiet_libraries()
+    try:
+        yield
+    finally:
+        logging.captureWarnings(False)
+        for handler in handlers:
+            root.removeHandler(handler)
+            handler.close()
