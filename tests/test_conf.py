@@ -34,7 +34,9 @@ def test_every_file_composes(group: str, option: str, monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize(("group", "option"), EVERY)
 def test_every_file_opens_with_the_command_that_uses_it(group: str, option: str) -> None:
-    lines = [line for line in (ROOT / "conf" / group / f"{option}.yaml").read_text().splitlines() if "@package" not in line]
+    lines = [
+        line for line in (ROOT / "conf" / group / f"{option}.yaml").read_text().splitlines() if "@package" not in line
+    ]
     assert lines[0].startswith("# python train.py")
     assert f"{group}={option}" in lines[0] or f"lora.r={option}" in lines[0] or (group, option) == ("lora", "default")
 
@@ -89,7 +91,12 @@ def test_a_value_on_the_command_line_wins_over_the_experiment() -> None:
 
 def test_the_first_tutorial_is_there_with_its_settings() -> None:
     run = composed("experiment=llama2_guanaco")
-    assert (run.lora.r, run.lora.alpha, run.lora.dropout, run.lora.target_modules) == (64, 16, 0.1, ["q_proj", "v_proj"])
+    assert (run.lora.r, run.lora.alpha, run.lora.dropout, run.lora.target_modules) == (
+        64,
+        16,
+        0.1,
+        ["q_proj", "v_proj"],
+    )
     assert (run.quant.method, run.quant.double_quant) == ("nf4", False)
     assert (run.train.batch_size, run.train.grad_accum, run.train.epochs, run.train.max_grad_norm) == (4, 1, 1, 0.3)
     assert (run.optim.name, run.optim.lr, run.optim.weight_decay) == ("paged_adamw_32bit", 2e-4, 0.001)

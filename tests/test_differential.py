@@ -31,7 +31,10 @@ def plain_losses(run: Run, folder: Path) -> list[float]:
         r=16, lora_alpha=32, lora_dropout=run.lora.dropout, target_modules="all-linear", task_type="CAUSAL_LM"
     )
     rows = [
-        {"prompt": [{"role": "user", "content": row["prompt"]}], "completion": [{"role": "assistant", "content": row["completion"]}]}
+        {
+            "prompt": [{"role": "user", "content": row["prompt"]}],
+            "completion": [{"role": "assistant", "content": row["completion"]}],
+        }
         for row in load_splits(run.data)["train"]
     ]
     args = SFTConfig(

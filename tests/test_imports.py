@@ -25,11 +25,15 @@ def test_what_needs_no_model_imports_no_heavy_library(arguments: list[str], tmp_
         "    pass\n"
         f"print('HEAVY', sorted(set({HEAVY!r}) & set(sys.modules)), file=sys.stderr)\n"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=str(tmp_path), timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=str(tmp_path), timeout=120
+    )
     assert done.stderr.rstrip().endswith("HEAVY []"), done.stderr[-800:]
 
 
 def test_the_schema_imports_nothing_outside_the_standard_library() -> None:
-    program = "import sys, lorasweep.schema; print([n for n in ('torch', 'hydra', 'omegaconf', 'yaml') if n in sys.modules])"
+    program = (
+        "import sys, lorasweep.schema; print([n for n in ('torch', 'hydra', 'omegaconf', 'yaml') if n in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert done.stdout.strip() == "[]"

@@ -17,7 +17,7 @@ from lorasweep.device import Device
 from lorasweep.divergence import Diverged, StopOnNonFinite
 from lorasweep.evaluation import Evaluator, pad_right
 from lorasweep.model import build_config, build_model, build_tokenizer, context_length
-from lorasweep.quant import build_quantization, keep_gradients_on_cpu, linear_4bit_layers
+from lorasweep.quant import build_quantization, keep_gradients_on_cpu
 from lorasweep.run import build_trainer
 from lorasweep.schema import Run
 from tests.conftest import tiny
@@ -57,7 +57,9 @@ def test_trl_alone_would_have_rounded_the_adapter(tmp_path: Path, monkeypatch: p
 
 def test_optimizer_state_and_saved_adapter_are_float32(launched: Callable[..., Path]) -> None:
     folder = launched(tiny("quant=nf4", "train.max_steps=2", "train.save_every=2"))
-    assert {value.dtype for value in load_file(folder / "adapter" / "adapter_model.safetensors").values()} == {torch.float32}
+    assert {value.dtype for value in load_file(folder / "adapter" / "adapter_model.safetensors").values()} == {
+        torch.float32
+    }
     state = torch.load(folder / "checkpoints" / "checkpoint-2" / "optimizer.pt", weights_only=True)["state"]
     assert {item["exp_avg_sq"].dtype for item in state.values()} == {torch.float32}
 
@@ -88,7 +90,9 @@ def test_gradients_pass_4bit_layers_after_an_evaluation(tmp_path: Path) -> None:
     assert after == before > 0
 
 
-def test_on_cpus_with_avx512_bf16_bitsandbytes_alone_loses_gradients(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_cpus_with_avx512_bf16_bitsandbytes_alone_loses_gradients(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("tests.test_numerics.keep_gradients_on_cpu", lambda model: None)
     before, after = norms_around_an_evaluation(tmp_path)
     assert (after != before) == has_avx512bf16()
@@ -115,7 +119,9 @@ def test_evaluation_does_not_shift_dropout_or_the_order_of_rows(launched: Callab
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_does_not(launched: Callable[..., Path]) -> None:
-    folders = [launched(tiny("train.max_steps=2", f"train.seed={seed}"), name) for name, seed in (("a", 1), ("b", 1), ("c", 2))]
+    folders = [
+        launched(tiny("train.max_steps=2", f"train.seed={seed}"), name) for name, seed in (("a", 1), ("b", 1), ("c", 2))
+    ]
     one, same, other = ((folder / "adapter" / "adapter_model.safetensors").read_bytes() for folder in folders)
     assert one == same != other
 
@@ -165,7 +171,9 @@ def test_without_the_guard_the_adapter_would_be_spoilt(tmp_path: Path) -> None:
 
 
 def test_a_run_that_diverges_says_so_and_keeps_its_folder(launched: Callable[..., Path]) -> None:
-    folder = launched(tiny("optim.lr=1e38", "optim=sgd", "train.max_steps=6", "evaluation.untuned=false"), expect="diverged")
+    folder = launched(
+        tiny("optim.lr=1e38", "optim=sgd", "train.max_steps=6", "evaluation.untuned=false"), expect="diverged"
+    )
     assert "not finite" in (folder / "summary.json").read_text()
     assert not (folder / "adapter").exists()
 
@@ -185,7 +193,9 @@ def test_a_loss_that_is_not_finite_is_never_filtered_away(tmp_path: Path) -> Non
     trainer, _, _ = parts(tiny(), tmp_path)
     assert trainer.args.logging_nan_inf_filter is False
     with pytest.raises(Diverged):
-        StopOnNonFinite(scales_loss=True).on_log(None, type("S", (), {"global_step": 3})(), None, logs={"loss": float("nan")})
+        StopOnNonFinite(scales_loss=True).on_log(
+            None, type("S", (), {"global_step": 3})(), None, logs={"loss": float("nan")}
+        )
 
 
 def test_packed_rows_give_every_token_the_loss_it_has_alone(tmp_path: Path) -> None:
@@ -219,7 +229,11 @@ def test_evaluation_rows_are_never_packed(tmp_path: Path) -> None:
 def test_padding_is_an_existing_token_other_than_eos_and_embeddings_keep_their_size(tmp_path: Path) -> None:
     trainer, tokenizer, _ = parts(tiny(), tmp_path)
     assert tokenizer.pad_token_id != tokenizer.eos_token_id
-    assert tokenizer.pad_token_id < trainer.model.get_input_embeddings().weight.shape[0] == build_config(tiny().model).vocab_size
+    assert (
+        tokenizer.pad_token_id
+        < trainer.model.get_input_embeddings().weight.shape[0]
+        == build_config(tiny().model).vocab_size
+    )
 
 
 def test_the_stop_token_is_learnt_in_every_row(tmp_path: Path) -> None:

@@ -68,7 +68,12 @@ def test_build_keeps_the_default_where_a_value_is_wrong() -> None:
 
 def test_a_problem_says_key_value_rule_name_and_source() -> None:
     text = str(Problem("lora.rr", 3, "no such key", "r", "command line: lora.rr=3"))
-    assert text.splitlines() == ["lora.rr = 3", "  no such key", "  did you mean 'r'?", "  from command line: lora.rr=3"]
+    assert text.splitlines() == [
+        "lora.rr = 3",
+        "  no such key",
+        "  did you mean 'r'?",
+        "  from command line: lora.rr=3",
+    ]
 
 
 def test_the_nearest_name_is_found_only_if_there_is_one() -> None:

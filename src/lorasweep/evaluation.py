@@ -83,14 +83,18 @@ class Evaluator:
     def _answers(self, model: Any) -> list[Answer]:
         asked = [row for row in self.rows.select_columns(["text", "answer_start"]) if row["answer_start"] > 0]
         asked = asked[: self.settings.generate]
-        return [answer for batch in _batches(asked, self.settings.batch_size) for answer in self._generate(model, batch)]
+        return [
+            answer for batch in _batches(asked, self.settings.batch_size) for answer in self._generate(model, batch)
+        ]
 
     def _generate(self, model: Any, rows: list[dict[str, Any]]) -> Iterator[Answer]:
         tokenizer = self.tokenizer
         prompts = [row["text"][: row["answer_start"]] for row in rows]
         # The text already holds what the template puts in front; only text that lacks bos gets it from the tokenizer.
         add = [not tokenizer.chat_template and not prompt.startswith(tokenizer.bos_token or "\0") for prompt in prompts]
-        ids = [tokenizer(prompt, add_special_tokens=first)["input_ids"] for prompt, first in zip(prompts, add, strict=True)]
+        ids = [
+            tokenizer(prompt, add_special_tokens=first)["input_ids"] for prompt, first in zip(prompts, add, strict=True)
+        ]
         batch = tokenizer.pad({"input_ids": ids}, padding_side="left", return_tensors="pt").to(model.device)
         config = GenerationConfig(
             do_sample=False,
@@ -101,7 +105,10 @@ class Evaluator:
         tokens = model.generate(**batch, generation_config=config)[:, batch["input_ids"].shape[1] :]
         for row, prompt, generated in zip(rows, prompts, tokens, strict=True):
             expected = tokenizer(row["text"][row["answer_start"] :], add_special_tokens=False)["input_ids"]
-            texts = [tokenizer.decode(part, skip_special_tokens=True).strip() for part in (ids_of(prompt, tokenizer), expected, generated)]
+            texts = [
+                tokenizer.decode(part, skip_special_tokens=True).strip()
+                for part in (ids_of(prompt, tokenizer), expected, generated)
+            ]
             yield Answer(*texts)
 
 

@@ -20,7 +20,13 @@ class Judge(TrainerCallback):
     """Evaluates at fixed fractions of the run, keeps the best or the last adapter, stops a run that gets no better."""
 
     def __init__(
-        self, evaluator: Evaluator | None, settings: Evaluation, patience: int | None, total_steps: int, metrics: Metrics, folder: Path
+        self,
+        evaluator: Evaluator | None,
+        settings: Evaluation,
+        patience: int | None,
+        total_steps: int,
+        metrics: Metrics,
+        folder: Path,
     ) -> None:
         self.evaluator, self.settings, self.patience = evaluator, settings, patience
         self.steps = schedule(settings.times, total_steps) if evaluator else set()

@@ -36,7 +36,7 @@ def build_config(model: Model) -> PretrainedConfig:
 
 
 def build_tokenizer(model: Model) -> PreTrainedTokenizerBase:
-    """Return the tokenizer, with a padding token that exists (embeddings are never resized) and a chat template if any."""
+    """Return the tokenizer, padding with a token that exists (embeddings are never resized)."""
     other = model.tokenizer is not None
     tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
         model.tokenizer if other else location(model), **({} if other else _repository(model))

@@ -62,7 +62,9 @@ def _model_problems(run: Run) -> Iterator[Problem]:
     if run.data.max_length and context and run.data.max_length > context:
         yield Problem("data.max_length", run.data.max_length, f"at most {context}, the context of {run.model.name}")
     if tokenizer.eos_token is None:
-        yield Problem("model.tokenizer", run.model.tokenizer, "a tokenizer with an eos token: a model must learn to stop")
+        yield Problem(
+            "model.tokenizer", run.model.tokenizer, "a tokenizer with an eos token: a model must learn to stop"
+        )
     if run.data.packing and not (run.data.max_length or context):
         yield Problem("data.max_length", None, "a number of tokens: data.packing needs one for this model")
     yield from target_problems(run.lora, model)
@@ -79,14 +81,22 @@ def target_problems(lora: Lora, model: Any) -> Iterator[Problem]:
         return
     if isinstance(targets, str):
         if not any(re.fullmatch(targets, name) for name in names):
-            yield Problem("lora.target_modules", targets, f"a pattern that matches whole module names, which end in {', '.join(leaves)}")
+            yield Problem(
+                "lora.target_modules",
+                targets,
+                f"a pattern that matches whole module names, which end in {', '.join(leaves)}",
+            )
         return
     for target in targets:
         if not any(name == target or name.endswith(f".{target}") for name in names):
             allowed = f"names of linear layers of this model: {', '.join(leaves)}"
             yield Problem("lora.target_modules", target, allowed, nearest(target, leaves))
     if output := {"lm_head", "embed_out"} & set(targets):
-        yield Problem("lora.target_modules", output.pop(), "layers before the output head: its fused loss would not train an adapter there")
+        yield Problem(
+            "lora.target_modules",
+            output.pop(),
+            "layers before the output head: its fused loss would not train an adapter there",
+        )
 
 
 def _first_line(error: BaseException) -> str:

@@ -29,8 +29,8 @@ def build_quantization(quant: Quant, device: Device) -> BitsAndBytesConfig | Non
 def keep_gradients_on_cpu(model: PreTrainedModel) -> None:
     """Keep 4-bit layers off the AVX512-BF16 kernel, which has no backward.
 
-    bitsandbytes 0.50 repacks the weights for it at the first forward without gradients (an evaluation, say); from then on
-    no gradient passes through the frozen layers, without any error: gradient norm 0.291 instead of 0.627 on a tiny Llama.
+    bitsandbytes 0.50 repacks the weights for it at the first forward without gradients (an evaluation, say); from then
+    on no gradient passes the frozen layers, without any error: norm 0.291 instead of 0.627 on a tiny Llama.
     """
     for layer in linear_4bit_layers(model):
         layer.support_avx512bf16_for_cpu = False

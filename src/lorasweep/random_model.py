@@ -1,4 +1,4 @@
-"""A Llama of any shape with random weights, and a tokenizer trained on the spot: tests, dry runs, true speed and memory."""
+"""A Llama of any shape with random weights, and its own tokenizer: for tests, dry runs, true speed and memory."""
 
 from __future__ import annotations
 
@@ -65,7 +65,10 @@ def _train_tokenizer() -> Any:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=512, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+        vocab_size=512,
+        special_tokens=special,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
     )
     rows = demo_rows.generate(200, seed=0)
     tokenizer.train_from_iterator((f"{row['prompt']} {row['completion']}" for row in rows), trainer)

@@ -87,7 +87,10 @@ def data_seed(run: Run) -> int:
 def default_name(run: Run, overrides: list[str]) -> str:
     """Name a run after what was overridden, else after its model and data."""
     told = [text for text in overrides if not text.startswith(("tracking.", "verbosity", "hydra", "name=", "study="))]
-    return slug(",".join(text.lstrip("+~") for text in told)) or f"{slug(run.model.name)}-{slug(run.data.path or run.data.source)}"
+    return (
+        slug(",".join(text.lstrip("+~") for text in told))
+        or f"{slug(run.model.name)}-{slug(run.data.path or run.data.source)}"
+    )
 
 
 def slug(text: str, longest: int = 100) -> str:
@@ -100,7 +103,10 @@ def git_state() -> dict[str, Any]:
     commit = _git("rev-parse", "HEAD")
     if not commit:
         return {}
-    return {"commit": commit.strip(), "changed": sorted(line[3:] for line in _git("status", "--porcelain").splitlines())}
+    return {
+        "commit": commit.strip(),
+        "changed": sorted(line[3:] for line in _git("status", "--porcelain").splitlines()),
+    }
 
 
 def _git(*arguments: str) -> str:

@@ -40,7 +40,9 @@ def row_format(data: Data, columns: list[str], has_template: bool) -> str:
         return "text"
     given = ", ".join(columns)
     hint = f'templates over the columns, such as data.prompt="{{{columns[0]}}}" data.completion="{{{columns[-1]}}}"'
-    raise UserError(Problem("data.format", "auto", f"{hint}; the rows have the columns {given}, which say nothing by name"))
+    raise UserError(
+        Problem("data.format", "auto", f"{hint}; the rows have the columns {given}, which say nothing by name")
+    )
 
 
 def render(row: Mapping[str, Any], data: Data, kind: str, tokenizer: PreTrainedTokenizerBase) -> Rendered:
@@ -98,9 +100,12 @@ def _render_chat(messages: list[dict[str, str]], tokenizer: PreTrainedTokenizerB
         if message["role"] == "assistant":
             asked, answered = rendered(index, True), rendered(index + 1, False)
             if not text.startswith(answered):
-                allowed = "a template that renders earlier turns the same way, or data.format=text with data.response_part"
+                allowed = (
+                    "a template that renders earlier turns the same way, or data.format=text with data.response_part"
+                )
                 raise UserError(Problem("model.chat_template", "the tokenizer's", allowed))
-            spans.append((len(os.path.commonprefix([asked, answered])), len(answered)))
+            shared = os.path.commonprefix([asked, answered])  # noqa: RUF071 character by character is what is wanted
+            spans.append((len(shared), len(answered)))
     return Rendered(text, spans if response_only else [(0, len(text))], False)
 
 

@@ -1,4 +1,4 @@
-"""What a config value may be: rules declared beside the fields of a dataclass, and the check of plain values against them."""
+"""What a config value may be: rules declared beside dataclass fields, and the check of plain values against them."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def number(
     most: float | None = None,
     below: float | None = None,
 ) -> Any:
-    """Declare a finite number field within bounds; `least` and `most` belong to the range, `above` and `below` do not."""
+    """Declare a finite number field within bounds; `above` and `below` do not belong to the range."""
     words = [
         f"{sign} {bound:g}"
         for sign, bound in (("at least", least), ("above", above), ("at most", most), ("below", below))

@@ -6,7 +6,7 @@ import math
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -94,6 +94,8 @@ def _train(run: Run, launch: Launch, ledger: Ledger, follower: Follower) -> None
     _fit(trainer, judge, ledger, device, memory)
     judge.end(trainer.model)
     tokenizer.save_pretrained(launch.folder / "adapter")
+    with suppress(OSError):
+        (launch.folder / "checkpoints").rmdir()  # the trainer makes it even where nothing is saved
     ledger.summary |= {"state": "complete", **_adapter_facts(trainer.model), **judge.summary()}
     ledger.metrics.write(trainer.state.global_step, _final_metrics(ledger.summary))
     terminal.answers(judge.untuned, judge.kept)
@@ -140,7 +142,9 @@ def training_arguments(run: Run, total_steps: int, device: Device, folder: Path)
     train = run.train
     schedule = scheduler_arguments(run.scheduler, total_steps)
     if schedule["warmup_steps"] > total_steps:
-        raise UserError(Problem("scheduler.warmup", run.scheduler.warmup, f"less than the run, which has {total_steps} steps"))
+        raise UserError(
+            Problem("scheduler.warmup", run.scheduler.warmup, f"less than the run, which has {total_steps} steps")
+        )
     checkpointing = device.is_gpu if train.gradient_checkpointing == "auto" else train.gradient_checkpointing
     return SFTConfig(
         output_dir=str(folder / "checkpoints"),
@@ -187,7 +191,12 @@ def budget(run: Run, rows: int, supervised_tokens: int) -> int:
 
 
 def _judge(
-    run: Run, tokenizer: PreTrainedTokenizerBase, rows: Split | None, device: Device, trainer: SFTTrainer, ledger: Ledger
+    run: Run,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Split | None,
+    device: Device,
+    trainer: SFTTrainer,
+    ledger: Ledger,
 ) -> Judge:
     evaluator = Evaluator(rows.rows, tokenizer, run.evaluation, device) if rows else None
     steps, patience = trainer.args.max_steps, run.train.early_stopping
@@ -263,6 +272,8 @@ def _state_of(error: BaseException) -> str:
 
 def _explained(error: BaseException) -> str:
     if isinstance(error, torch.OutOfMemoryError):
-        knobs = "train.batch_size (with train.grad_accum to make up for it), data.max_length, train.gradient_checkpointing"
+        knobs = (
+            "train.batch_size (with train.grad_accum to make up for it), data.max_length, train.gradient_checkpointing"
+        )
         return f"Out of memory. What helps: {knobs}.\n{str(error).splitlines()[0]}"
     return f"Stopped: {error or 'interrupted'}"

@@ -1,4 +1,4 @@
-"""Every option of a run, its default, its type and what is allowed. The docstring under a field is its documentation."""
+"""Every option of a run: default, type, what is allowed. The docstring under a field is its documentation."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ class Optim:
     """The optimizer."""
 
     name: str = choice("adamw_torch", *OPTIMIZERS)
-    """Paged optimizers page only tensors of at least 100,000 elements, and nothing on a CPU; there they are the plain 8- or 32-bit ones."""
+    """Paged optimizers page only tensors of at least 100,000 elements; on a CPU they are the plain ones."""
     lr: float = number(2e-4, above=0)
     """Peak learning rate."""
     weight_decay: float = number(0.0, least=0)
@@ -207,7 +207,8 @@ class Train:
     gradient_checkpointing: Any = satisfying(
         "auto", "auto, true or false", lambda value: value == "auto" or isinstance(value, bool)
     )
-    """Compute activations again instead of keeping them. auto: on a GPU, where it saves most of the memory, at 1.3 to 1.5 times the time."""
+    """Compute activations again instead of keeping them. auto: on a GPU; it saves most of the memory and takes 1.3 to 1.5
+    times as long."""
     group_by_length: bool = False
     """Batches of similar length: less padding, another order of rows."""
     padding_free: bool = False
@@ -288,16 +289,22 @@ def conflicts(run: Run) -> Iterator[Problem]:
     if run.train.early_stopping and run.evaluation.times < 2:
         yield Problem("evaluation.times", run.evaluation.times, "at least 2: train.early_stopping compares evaluations")
     if run.scheduler.name == "constant" and run.scheduler.warmup:
-        yield Problem("scheduler.warmup", run.scheduler.warmup, "0: constant has none (scheduler=constant_with_warmup has)")
+        yield Problem(
+            "scheduler.warmup", run.scheduler.warmup, "0: constant has none (scheduler=constant_with_warmup has)"
+        )
     if run.scheduler.name == "cosine_with_min_lr" and not {"min_lr", "min_lr_rate"} & set(run.scheduler.kwargs):
         yield Problem("scheduler.kwargs", run.scheduler.kwargs, "min_lr or min_lr_rate: cosine_with_min_lr needs one")
 
 
 def _budget_conflicts(train: Train) -> Iterator[Problem]:
     if train.epochs is None and train.max_steps is None and train.max_tokens is None:
-        yield Problem("train.epochs", None, "a number: without train.max_steps or train.max_tokens nothing ends the run")
+        yield Problem(
+            "train.epochs", None, "a number: without train.max_steps or train.max_tokens nothing ends the run"
+        )
     if train.max_steps and train.max_tokens:
-        yield Problem("train.max_tokens", train.max_tokens, "null: train.max_steps is given, and only one of them can be")
+        yield Problem(
+            "train.max_tokens", train.max_tokens, "null: train.max_steps is given, and only one of them can be"
+        )
 
 
 def _model_conflicts(run: Run) -> Iterator[Problem]:
@@ -320,7 +327,9 @@ def _data_conflicts(data: Data) -> Iterator[Problem]:
     if data.source == "files" and not data.files:
         yield Problem("data.files", data.files, "the files to train on: data.files=rows.jsonl")
     if data.eval_fraction + data.test_fraction >= 1:
-        yield Problem("data.test_fraction", data.test_fraction, "less: eval and test fractions leave no row to train on")
+        yield Problem(
+            "data.test_fraction", data.test_fraction, "less: eval and test fractions leave no row to train on"
+        )
     if (data.prompt is None) != (data.completion is None):
         missing = "completion" if data.completion is None else "prompt"
         yield Problem(f"data.{missing}", None, "a template: data.prompt and data.completion come together")

@@ -37,7 +37,10 @@ class Terminal:
         trainable, total = trainer.model.get_nb_trainable_parameters()
         quant, optim, scheduler = run.quant, run.optim, run.scheduler
         rows = [
-            ("model", f"{run.model.name}, {quant.method}{' double' if quant.double_quant else ''}, {device.facts()['precision']}"),
+            (
+                "model",
+                f"{run.model.name}, {quant.method}{' double' * quant.double_quant}, {device.facts()['precision']}",
+            ),
             ("adapter", f"r {run.lora.r}, alpha {run.lora.alpha:g}, {trainable:,} of {total:,} parameters"),
             ("optimizer", f"{optim.name}, lr {optim.lr:g} {scheduler.name}, {trainer.args.max_steps} steps"),
             ("device", f"{device.name}, {device.memory_gib:.0f} GiB"),
@@ -51,12 +54,13 @@ class Terminal:
         added = "activations, gradients, optimizer and adapter together"
         memory = "GPU memory reserved" if device.is_gpu else "resident memory"
         rows = [
-            (memory, f"{summary['memory/start_gib']:.2f} GiB with the base loaded, {summary['memory/peak_gib']:.2f} GiB at the peak"
-                     f" ({summary['memory/peak_share']:.1%} of {device.name})"),
+            (memory, f"{summary['memory/start_gib']:.2f} GiB with the base loaded, {summary['memory/peak_gib']:.2f} GiB"
+                     f" at the peak ({summary['memory/peak_share']:.1%} of {device.memory_gib:.0f} GiB)"),
             ("training added", f"{summary['memory/added_gib']:.2f} GiB ({summary['memory/added_share']:.1%}): {added}"),
             ("time", f"{summary['train/seconds']:.1f} s for {summary['steps']} steps"),
-            ("speed", f"{summary['tokens/per_second']:,.0f} tokens/s, {summary['tokens/supervised_per_second']:,.0f} supervised"),
-            ("adapter", f"{folder / 'adapter'} ({summary['adapter/parameters']:,} parameters, {summary['adapter/dtypes']})"),
+            ("speed", f"{summary['tokens/per_second']:,.0f} tokens/s,"
+                      f" {summary['tokens/supervised_per_second']:,.0f} supervised"),
+            ("adapter", f"{summary['adapter/parameters']:,} parameters, {summary['adapter/dtypes']}, {folder}/adapter"),
         ]  # fmt: skip
         for name, words in (("eval/loss", "evaluation loss"), ("eval/exact_match", "exact match")):
             if name in summary:
@@ -78,7 +82,14 @@ class Terminal:
         self.console.print(table)
 
     def _table(self, title: str, rows: Iterable[tuple[str, str]]) -> None:
-        table = Table(title=title or None, title_justify="left", title_style="bold", show_header=False, box=None, padding=(0, 2, 0, 0))
+        table = Table(
+            title=title or None,
+            title_justify="left",
+            title_style="bold",
+            show_header=False,
+            box=None,
+            padding=(0, 2, 0, 0),
+        )
         table.add_column(style="dim", no_wrap=True)
         table.add_column(overflow="fold")
         for name, value in rows:

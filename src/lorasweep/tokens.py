@@ -10,7 +10,7 @@ from lorasweep.data import IGNORED
 
 
 class TokenCounter:
-    """Watches a model's training forwards; counts stay on the device until asked for, so a step never waits for them."""
+    """Watches a model's training forwards; counts stay on the device until asked for: a step never waits."""
 
     def __init__(self, model: torch.nn.Module) -> None:
         self._total: Any = 0

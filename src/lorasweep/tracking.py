@@ -33,7 +33,9 @@ class Follower:
             return
         command = [sys.executable, "-m", "lorasweep.tracking", str(self.folder), "--parent", str(os.getpid())]
         with open(self.folder / "wandb.log", "ab") as log:
-            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
 
     def finish(self) -> str | None:
         """Wait for the follower to notice summary.json; return what to tell the user."""
@@ -47,7 +49,7 @@ class Follower:
 
 
 def follow(folder: Path, parent: int | None) -> None:
-    """Feed a run folder to W&B until its summary.json is written or its process is gone; replays what is there already."""
+    """Feed a run folder to W&B until summary.json is written or its process is gone; replays what is there."""
     import wandb
 
     config = yaml.safe_load((folder / "run.yaml").read_text())

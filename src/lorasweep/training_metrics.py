@@ -22,10 +22,14 @@ NAMES = {
 
 
 class TrainingMetrics(TrainerCallback):
-    """Writes a line of metrics per logged step. `aside` tells the seconds spent on other things than training so far."""
+    """Writes a line of metrics per logged step. `aside` tells the seconds spent so far on other things."""
 
     def __init__(
-        self, metrics: Metrics, counter: TokenCounter, aside: Callable[[], float], show: Callable[[int, dict[str, float]], None]
+        self,
+        metrics: Metrics,
+        counter: TokenCounter,
+        aside: Callable[[], float],
+        show: Callable[[int, dict[str, float]], None],
     ) -> None:
         self.metrics, self.counter, self.aside, self.show = metrics, counter, aside, show
         self.last = (0.0, 0)
@@ -35,7 +39,12 @@ class TrainingMetrics(TrainerCallback):
         self.last = (self._now(), 0)
 
     def on_log(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, Any] | None = None, **_: Any
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **_: Any,
     ) -> None:
         """Write one line; the trainer's closing log has no loss and is left out."""
         if not logs or "loss" not in logs:

@@ -1,4 +1,4 @@
-"""From a command line to a checked `schema.Run`: everything that can be wrong is found before Hydra touches the disk."""
+"""From a command line to a checked `schema.Run`: all that is wrong is found before Hydra touches the disk."""
 
 from __future__ import annotations
 

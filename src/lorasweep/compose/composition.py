@@ -34,7 +34,7 @@ OPEN_HYDRA_KEYS = re.compile(
     r"hydra\.(run\.dir|sweep\.(dir|subdir)|sweeper\.params|verbose|searchpath|mode|overrides|runtime"
     r"|job\.(name|override_dirname|num|id|config_name))(\.|$)"
 )
-"""What a config may change of Hydra itself. Much of the rest names code to run: callbacks, logging factories, launchers."""
+"""What a config may change of Hydra itself; much of the rest names code to run, such as callbacks and launchers."""
 SECRET_NAME = re.compile(r"token|secret|passw|credential|api_?key|private", re.IGNORECASE)
 COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, YAMLError, ValueError, KeyError)
 
@@ -108,7 +108,7 @@ class Composition:
         return []
 
     def _compose_loosely(self, overrides: list[Override]) -> Any:
-        """Compose without the schema, adding every key: what is wrong stays in the tree instead of ending the composition."""
+        """Compose without the schema, adding every key: what is wrong stays in the tree and ends nothing."""
         store = ConfigStore.instance()
         store.store(name="schema", node={})
         try:
@@ -173,7 +173,9 @@ class Composition:
                 continue
             inner = problem.key.removeprefix(f"{default.package}.") if default.package else problem.key
             if (inner != problem.key or not default.package) and _holds(loaded.config, inner):
-                return _at(problem, os.path.relpath(f"{loaded.path.removeprefix('file://')}/{default.config_path}.yaml"))
+                return _at(
+                    problem, os.path.relpath(f"{loaded.path.removeprefix('file://')}/{default.config_path}.yaml")
+                )
         return problem
 
 
@@ -248,6 +250,8 @@ def _folder_problems(folder: str, multirun: bool) -> Iterator[Problem]:
     path = Path(folder).absolute()
     parent = next(place for place in (path, *path.parents) if place.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK):
-        yield Problem(key, folder, f"a folder that can be written; {parent} is {'read-only' if parent.is_dir() else 'a file'}")
+        yield Problem(
+            key, folder, f"a folder that can be written; {parent} is {'read-only' if parent.is_dir() else 'a file'}"
+        )
     elif (path / "record.json").exists():
         yield Problem(key, folder, "a new folder; this one holds another run")
