@@ -5,10 +5,11 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-WORDS = (
-    "apple river stone cloud tiger lemon chair ocean piano green happy light night paper queen robot sugar table "
-    "uncle voice water yellow zebra"
-).split()  # noqa: SIM905 easier to read and to extend
+WORDS = [
+    "apple", "river", "stone", "cloud", "tiger", "lemon", "chair", "ocean",
+    "piano", "green", "happy", "light", "night", "paper", "queen", "robot",
+    "sugar", "table", "uncle", "voice", "water", "yellow", "zebra",
+]  # fmt: skip
 
 
 def _sum(chance: random.Random) -> tuple[str, str]:

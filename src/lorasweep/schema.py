@@ -207,7 +207,7 @@ class Train:
     gradient_checkpointing: Any = satisfying(
         "auto", "auto, true or false", lambda value: value == "auto" or isinstance(value, bool)
     )
-    """Compute activations again instead of keeping them. auto: on a GPU; it saves most of the memory and takes 1.3 to 1.5
+    """Compute activations again instead of keeping them. auto: on a GPU; saves most of the memory, takes 1.3 to 1.5
     times as long."""
     group_by_length: bool = False
     """Batches of similar length: less padding, another order of rows."""
