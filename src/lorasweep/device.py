@@ -90,13 +90,9 @@ class PeakMemory:
             _reset_peak_rss()
             self.start = psutil.Process().memory_info().rss / GIB
 
-    def peak(self) -> float:
-        """Return the peak in GiB."""
-        return torch.cuda.max_memory_reserved() / GIB if self.device.is_gpu else _peak_rss() / GIB
-
     def report(self) -> dict[str, float]:
         """Return start, peak, what was added and the share of the device, under metric names."""
-        peak, total = self.peak(), self.device.memory_gib
+        peak, total = peak_gib(self.device), self.device.memory_gib
         return {
             "memory/start_gib": round(self.start, 3),
             "memory/peak_gib": round(peak, 3),
@@ -105,6 +101,11 @@ class PeakMemory:
             "memory/peak_share": round(peak / total, 4),
             "memory/added_share": round((peak - self.start) / total, 4),
         }
+
+
+def peak_gib(device: Device) -> float:
+    """Return the peak of this process, since the last `PeakMemory` began."""
+    return torch.cuda.max_memory_reserved() / GIB if device.is_gpu else _peak_rss() / GIB
 
 
 def _cpu_name() -> str:

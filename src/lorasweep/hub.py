@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import httpx
 from huggingface_hub import HfApi, constants, snapshot_download
-from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+)
 
 from lorasweep.rules import Problem
 
@@ -27,10 +32,11 @@ def problem(key: str, name: str, kind: str, revision: str | None = None) -> Prob
         return Problem(key, name, f"an existing local folder or a {kind} on the hub; the hub knows none of this name")
     except HfHubHTTPError as error:
         return Problem(key, name, f"a {kind} the hub can deliver; it answered: {str(error).splitlines()[0]}")
-    except (httpx.HTTPError, OSError):
-        return Problem(key, name, f"a local folder, or a {kind} already in the hub cache: the hub cannot be reached")
-    except ValueError as error:
+    except HFValidationError as error:
         return Problem(key, name, f"a local folder or a hub id such as owner/name ({str(error).splitlines()[0]})")
+    except Exception as error:  # the hub's client has changed its HTTP library, and with it these exceptions, before
+        reason = f"the hub cannot be reached ({type(error).__name__})"
+        return Problem(key, name, f"a local folder, or a {kind} already in the hub cache: {reason}")
     return None
 
 

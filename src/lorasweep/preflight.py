@@ -16,9 +16,10 @@ from lorasweep.schema import Lora, Run, Scheduler
 
 def check_inputs(run: Run) -> None:
     """Raise every problem of the run's model, tokenizer, target modules, schedule and data set at once."""
-    quiet_libraries()
     problems = list(_hub_problems(run))
-    problems += _scheduler_problems(run.scheduler)
+    quiet_libraries()
+    if run.scheduler.kwargs:
+        problems += _scheduler_problems(run.scheduler)
     if not any(problem.key.startswith("model.") for problem in problems):
         problems += _model_problems(run)
     if problems:
