@@ -54,11 +54,12 @@ def measured(stamps: list[float]) -> dict[str, Any]:
 def run_ours(overrides: list[str], folder: Path) -> dict[str, Any]:
     """Train through our own entry, with everything a run does per step."""
     from lorasweep import compose, metrics
+    from lorasweep.record import Launch
     from lorasweep.run import train
 
     compose.register()
     run = compose.checked_run(ROOT / "conf", compose.CommandLine.of(overrides))
-    train(run, compose.Launch(folder / "run", [], {}))
+    train(run, Launch(folder / "run", []))
     entries = [entry for entry in metrics.read(folder / "run") if "train/loss" in entry]
     assert all(entry["train/grad_norm"] > 0 for entry in entries)
     return measured([entry["seconds"] for entry in entries])

@@ -42,10 +42,11 @@ def tiny(*overrides: str) -> schema.Run:
 @pytest.fixture
 def launched(tmp_path: Path) -> Callable[..., Path]:
     """Train a run in a folder of its own; the folder, for what it holds."""
+    from lorasweep.record import Launch
     from lorasweep.run import train
 
     def start(run: schema.Run, name: str = "run", expect: str = "complete") -> Path:
-        result = train(run, compose.Launch(tmp_path / name, [], {}))
+        result = train(run, Launch(tmp_path / name, []))
         assert result.state == expect
         return result.folder
 

@@ -140,7 +140,7 @@ def test_a_hydra_folder_is_refused_because_its_config_would_be_ignored(tmp_path:
 
 
 def test_a_folder_that_holds_a_run_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "record.json").write_text("{}")
+    (tmp_path / "run.yaml").write_text("{}")
     (problem,) = problems(f"hydra.run.dir={tmp_path}")
     assert "holds another run" in problem.allowed
 
@@ -150,7 +150,7 @@ INPUTS = [
     (("lora.target_modules=[nothing]",), "lora.target_modules", "down_proj, gate_proj"),
     (("lora.target_modules='.*attn'",), "lora.target_modules", "a pattern that matches"),
     (("lora.target_modules=[q_proj,lm_head]",), "lora.target_modules", "before the output head"),
-    (("data.max_length=4096",), "data.max_length", "at most 512"),
+    (("data.max_length=8192",), "data.max_length", "at most 4096"),
     (("scheduler=cosine", "+scheduler.kwargs.cycles=2"), "scheduler.kwargs.cycles", "did you mean 'num_cycles'?"),
     (("scheduler=constant", "+scheduler.kwargs.num_cycles=2"), "scheduler.kwargs.num_cycles", "it has none"),
     (("model.tokenizer=no/such-tokenizer",), "model.tokenizer", "HF_HUB_OFFLINE"),

@@ -103,7 +103,7 @@ def test_the_loss_is_the_mean_over_supervised_tokens_of_the_whole_step(
     split: tuple[int, int], launched: Callable[..., Path]
 ) -> None:
     batch, accumulation = split
-    common = ("quant=none", "train.max_steps=3", "train.max_grad_norm=null")
+    common = ("model.dtype=float32", "quant=none", "train.max_steps=3", "train.max_grad_norm=null")
     whole = train_losses(launched(tiny(*common, "train.batch_size=4"), "whole"))
     parted = launched(tiny(*common, f"train.batch_size={batch}", f"train.grad_accum={accumulation}"), "parted")
     assert train_losses(parted) == pytest.approx(whole, rel=1e-5)
@@ -260,3 +260,19 @@ def test_padding_free_batches_give_the_same_losses(launched: Callable[..., Path]
     padded = launched(tiny(*common), "padded")
     flat = launched(tiny(*common, "train.padding_free=true"), "flat")
     assert train_losses(flat) == pytest.approx(train_losses(padded), rel=1e-5)
+
+
+@pytest.mark.parametrize("quant", ["nf4", "nf4_double", "fp4", "int8", "none"])
+@pytest.mark.parametrize("adapter", ["default", "dora", "rslora"])
+def test_every_quantisation_learns_with_every_adapter(quant: str, adapter: str, launched: Callable[..., Path]) -> None:
+    losses = train_losses(
+        launched(tiny(f"quant={quant}", f"lora={adapter}", "train.max_steps=6", "evaluation.times=0"))
+    )
+    assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize("init", ["gaussian", "olora", "orthogonal", "pissa"])
+def test_every_start_of_the_adapter_trains(init: str, launched: Callable[..., Path]) -> None:
+    quant = "none" if init == "pissa" else "nf4"
+    folder = launched(tiny(f"lora.init={init}", f"quant={quant}", "lora.r=4", "train.max_steps=6"))
+    assert train_losses(folder)[-1] < train_losses(folder)[0]

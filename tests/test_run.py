@@ -11,10 +11,11 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoTokenizer, TrainerControl, TrainerState
 
-from lorasweep import compose, metrics
+from lorasweep import metrics
 from lorasweep.evaluation import Scores, schedule
 from lorasweep.judge import Judge
 from lorasweep.model import build_model
+from lorasweep.record import Launch
 from lorasweep.rules import UserError
 from lorasweep.run import budget, train
 from lorasweep.schema import Evaluation
@@ -42,6 +43,7 @@ def test_a_finished_folder_holds_what_reproduces_the_run_and_what_came_of_it(lau
     assert record["seeds"] == {"seed": 42, "data_seed": 42, "split_seed": 0}
     assert (record["data"]["splits"]["train"]["kept"], record["data"]["splits"]["eval"]["kept"]) == (19, 5)
     assert len(record["data"]["splits"]["eval"]["sha256"]) == 64
+    assert len(record["model"]["sha256"]["model.safetensors"]) == 64
     assert record["device"]["precision"] == "float32"
     assert summary["state"] == "complete"
     assert summary["objective"] == summary["eval/loss"] < summary["untuned/eval/loss"]  # type: ignore[operator]
@@ -101,9 +103,7 @@ def test_saved_text_that_looks_like_an_interpolation_stays_text(launched: Callab
 
 @pytest.mark.parametrize("experiment", ["llama2_guanaco", "llama3_responses"])
 def test_both_tutorials_run_for_real_on_the_tiny_model(experiment: str, launched: Callable[..., Path]) -> None:
-    run = composed(
-        f"experiment={experiment}", *TINY, "data.limit=60", "data.max_length=128", "lora.target_modules=[q_proj,v_proj]"
-    )
+    run = composed(f"experiment={experiment}", *TINY, "data.limit=60")
     folder = launched(run)
     assert summary_of(folder)["steps"] == {"llama2_guanaco": 15, "llama3_responses": 60}[experiment]
     assert (folder / "adapter" / "adapter_model.safetensors").exists()
@@ -210,13 +210,13 @@ def test_tokens_are_counted_without_padding_and_without_first_tokens() -> None:
 def test_a_folder_in_use_is_refused(launched: Callable[..., Path]) -> None:
     folder = launched(tiny("train.max_steps=1"))
     with pytest.raises(UserError, match="holds another run"):
-        train(tiny("train.max_steps=1"), compose.Launch(folder, [], {}))
+        train(tiny("train.max_steps=1"), Launch(folder, []))
     assert summary_of(folder)["state"] == "complete"
 
 
 def test_warmup_longer_than_the_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="which has 2 steps"):
-        train(tiny("train.max_steps=2", "scheduler.warmup=5"), compose.Launch(tmp_path / "run", [], {}))
+        train(tiny("train.max_steps=2", "scheduler.warmup=5"), Launch(tmp_path / "run", []))
     assert summary_of(tmp_path / "run")["state"] == "failed"
 
 
@@ -228,7 +228,7 @@ def test_bugs_leave_a_traceback_in_the_folder_and_go_on_as_exceptions(
 
     monkeypatch.setattr("lorasweep.run.build_model", broken)
     with pytest.raises(RuntimeError, match="a bug of ours"):
-        train(tiny("train.max_steps=2"), compose.Launch(tmp_path / "run", [], {}))
+        train(tiny("train.max_steps=2"), Launch(tmp_path / "run", []))
     assert "a bug of ours" in (tmp_path / "run" / "error.txt").read_text()
     assert summary_of(tmp_path / "run")["state"] == "failed"
 
@@ -244,7 +244,7 @@ def test_out_of_memory_and_interruption_are_states_of_their_own(
         raise error
 
     monkeypatch.setattr("lorasweep.run.build_model", broken)
-    result = train(tiny("train.max_steps=2"), compose.Launch(tmp_path / "run", [], {}))
+    result = train(tiny("train.max_steps=2"), Launch(tmp_path / "run", []))
     assert (result.state, result.exit_code) == (state, code)
 
 
@@ -288,3 +288,23 @@ def test_the_tree_of_the_readme_is_the_tree_there_is() -> None:
         "tests",
     }
     assert all((ROOT / name).exists() for name in named)
+
+
+def test_a_run_on_local_data_opens_no_connection(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import socket\n"
+        "plain = socket.socket.connect\n"
+        "def connect(self, address):\n"
+        "    if self.family != socket.AF_UNIX:\n"
+        "        open('connections', 'a').write(f'{address}\\n')\n"
+        "        raise OSError('no network')\n"
+        "    return plain(self, address)\n"
+        "socket.socket.connect = socket.socket.connect_ex = connect\n"
+    )
+    environment = {"PYTHONPATH": str(tmp_path), "HF_HUB_OFFLINE": "0"}
+    done = command("experiment=smoke", "tracking.wandb=disabled", cwd=tmp_path, **environment)
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "connections").exists(), (tmp_path / "connections").read_text()
+    done = command("model=llama2_7b_chat", cwd=tmp_path, **environment)
+    assert (tmp_path / "connections").exists(), "the trap does not catch anything"
+    assert done.returncode == 2

@@ -84,6 +84,7 @@ class PeakMemory:
     def __init__(self, device: Device) -> None:
         self.device = device
         if device.is_gpu:
+            torch.cuda.empty_cache()  # what loading left in torch's pool is not held
             torch.cuda.reset_peak_memory_stats()
             self.start = torch.cuda.memory_reserved() / GIB
         else:

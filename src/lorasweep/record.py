@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
@@ -24,22 +24,26 @@ from lorasweep.schema import SECTIONS, Run
 CHECKOUT = Path(__file__).parents[2]
 
 
-def claim(folder: Path) -> None:
-    """Make `folder` this run's own; refuse one that holds another run."""
+@dataclass(frozen=True)
+class Launch:
+    """Where a run goes and how it was asked for."""
+
+    folder: Path
+    overrides: list[str]
+
+
+def claim(folder: Path, run: Run) -> None:
+    """Make `folder` this run's own by writing run.yaml, and its values as a Hydra config directory; refuse a used one.
+
+    Every group gets a file of its own, so that one chosen beside `--config-dir FOLDER experiment=saved` replaces the
+    saved one whole.
+    """
+    values = _literal(asdict(run))
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        (folder / "record.json").touch(exist_ok=False)
+        _write_yaml(folder / "run.yaml", values)
     except FileExistsError:
         raise UserError(Problem("hydra.run.dir", str(folder), "a new folder; this one holds another run")) from None
-
-
-def write_config(folder: Path, run: Run) -> None:
-    """Write run.yaml, and the same values as a Hydra config directory: --config-dir FOLDER experiment=saved.
-
-    Every group gets a file of its own, so that a group chosen on the command line replaces the saved one whole.
-    """
-    values = asdict(run)
-    _write_yaml(folder / "run.yaml", values)
     for section in SECTIONS:
         _write_yaml(folder / section / "saved.yaml", values[section])
     experiment = {
@@ -119,7 +123,8 @@ def _git(*arguments: str) -> str:
 
 def _write_yaml(path: Path, values: Any, header: str = "") -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(header + yaml.safe_dump(_literal(values), sort_keys=False, allow_unicode=True), encoding="utf-8")
+    with open(path, "x", encoding="utf-8") as file:
+        file.write(header + yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
 
 
 def _literal(values: Any) -> Any:

@@ -17,8 +17,7 @@ from transformers import PreTrainedTokenizerBase, PrinterCallback
 from trl import SFTConfig, SFTTrainer
 
 from lorasweep import hub, lora, record
-from lorasweep.compose import Launch
-from lorasweep.data import Split, build_datasets, fingerprint
+from lorasweep.data import Split, build_datasets, file_hash, fingerprint
 from lorasweep.device import Device, PeakMemory
 from lorasweep.divergence import Diverged, StopOnNonFinite
 from lorasweep.evaluation import Evaluator
@@ -64,10 +63,9 @@ class Ledger:
     summary: dict[str, Any] = field(default_factory=dict)
 
 
-def train(run: Run, launch: Launch) -> Result:
+def train(run: Run, launch: record.Launch) -> Result:
     """Train one run in `launch.folder` and return how it ended; summary.json there says the same."""
-    record.claim(launch.folder)
-    record.write_config(launch.folder, run)
+    record.claim(launch.folder, run)
     ledger = Ledger(launch.folder, Metrics(launch.folder, run.tracking.tensorboard), Terminal(run.verbosity))
     follower = Follower(launch.folder, run.tracking)
     with keep_log(launch.folder / "train.log", run.verbosity):
@@ -80,7 +78,7 @@ def train(run: Run, launch: Launch) -> Result:
     return Result(ledger.summary["state"], launch.folder, ledger.summary.get("objective"))
 
 
-def _train(run: Run, launch: Launch, ledger: Ledger, follower: Follower) -> None:
+def _train(run: Run, launch: record.Launch, ledger: Ledger, follower: Follower) -> None:
     device, terminal = Device.current(run.model.dtype), ledger.terminal
     config, tokenizer = build_config(run.model), build_tokenizer(run.model)
     splits = build_datasets(run.data, tokenizer, context_length(config))
@@ -232,7 +230,12 @@ def _fit(trainer: SFTTrainer, judge: Judge, ledger: Ledger, device: Device, memo
 
 def _model_facts(run: Run) -> dict[str, Any]:
     place = location(run.model)
-    return {"location": place, "commit": hub.commit(place, "model", run.model.revision)}
+    if (commit := hub.commit(place, "model", run.model.revision)) or not Path(place).is_dir():
+        return {"location": place, "commit": commit}
+    return {
+        "location": place,
+        "sha256": {path.name: file_hash(path) for path in sorted(Path(place).iterdir()) if path.is_file()},
+    }
 
 
 def _adapter_facts(model: torch.nn.Module) -> dict[str, Any]:

@@ -44,7 +44,7 @@ class Shape:
     kv_heads: int = number(4, least=1)
     vocab_size: int | None = number(None, least=300)
     """Null: as many as the tokenizer trained for it has. A larger vocabulary is padded with unused ids."""
-    context: int = number(512, least=16)
+    context: int = number(4096, least=16)
 
 
 @dataclass(kw_only=True, slots=True)

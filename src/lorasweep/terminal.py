@@ -102,7 +102,7 @@ class ProgressBar(TrainerCallback):
     """A bar with loss, tokens per second and the time left; plain lines where the output is no terminal."""
 
     def __init__(self, terminal: Terminal, total_steps: int) -> None:
-        self.terminal, self.total = terminal, total_steps
+        self.terminal, self.total, self.next_line = terminal, total_steps, 0
         self.live = terminal.console.is_terminal and not terminal.console.quiet
         self.progress = Progress(
             TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[numbers]}"),
@@ -115,9 +115,9 @@ class ProgressBar(TrainerCallback):
         """Show the latest numbers."""
         words = f"loss {numbers['train/loss']:.3f}  {numbers['tokens/per_second']:,.0f} tokens/s"
         self.progress.update(self.task, completed=step, numbers=words)
-        every = max(1, self.total // 10)
-        if not self.live and (step % every == 0 or step == self.total):
+        if not self.live and (step >= self.next_line or step == self.total):
             self.terminal.say(f"step {step}/{self.total}  {words}")
+            self.next_line = step + max(1, self.total // 10)
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Start the bar."""

@@ -7,7 +7,6 @@ import sys
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +17,10 @@ from omegaconf import DictConfig, OmegaConf
 from lorasweep import schema
 from lorasweep.compose.command_line import CommandLine
 from lorasweep.compose.composition import SECRET_NAME, checked_run
+from lorasweep.record import Launch
 from lorasweep.rules import MISSING, UserError
 
-__all__ = ["CommandLine", "Launch", "check_command_line", "checked_run", "launch", "register", "to_run", "user_errors"]
-
-
-@dataclass(frozen=True)
-class Launch:
-    """Where a run goes and how it was asked for."""
-
-    folder: Path
-    overrides: list[str]
-    choices: dict[str, Any]
+__all__ = ["CommandLine", "check_command_line", "checked_run", "launch", "register", "to_run", "user_errors"]
 
 
 def register() -> None:
@@ -71,10 +62,9 @@ def to_run(config: DictConfig) -> schema.Run:
 
 
 def launch() -> Launch:
-    """Return where Hydra put the run that is being started, and how it was composed."""
+    """Return where Hydra put the run that is being started, and how it was asked for."""
     hydra = HydraConfig.get()
-    choices = {name: hydra.runtime.choices.get(name) for name in (*schema.SECTIONS, "experiment")}
-    return Launch(Path(hydra.runtime.output_dir), list(hydra.overrides.task), choices)
+    return Launch(Path(hydra.runtime.output_dir), list(hydra.overrides.task))
 
 
 @contextmanager

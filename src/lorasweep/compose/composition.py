@@ -253,5 +253,5 @@ def _folder_problems(folder: str, multirun: bool) -> Iterator[Problem]:
         yield Problem(
             key, folder, f"a folder that can be written; {parent} is {'read-only' if parent.is_dir() else 'a file'}"
         )
-    elif (path / "record.json").exists():
+    elif (path / "run.yaml").exists():
         yield Problem(key, folder, "a new folder; this one holds another run")
