@@ -1,5 +1,6 @@
 """Train one QLoRA run: python train.py lora.r=64 optim=paged_adamw_32bit (several values and -m: a grid of runs)."""
 
+import os
 from pathlib import Path
 
 import hydra
@@ -11,16 +12,21 @@ from lorasweep import compose
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def main(config: DictConfig) -> float | None:
     """Train what the config describes and return the objective."""
+    from lorasweep.preflight import check_inputs
     from lorasweep.run import train
 
     with compose.user_errors():
-        result = train(compose.to_run(config), compose.launch())
+        run = compose.to_run(config)
+        if compose.is_multirun():
+            check_inputs(run)
+        result = train(run, compose.launch())
     if result.exit_code:
         raise SystemExit(result.exit_code)
     return result.objective
 
 
 if __name__ == "__main__":
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     if run := compose.check_command_line(Path(__file__).parent / "conf"):
         from lorasweep.preflight import check_inputs
 

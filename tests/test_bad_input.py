@@ -6,7 +6,7 @@ import pytest
 
 from lorasweep.preflight import check_inputs
 from lorasweep.rules import UserError
-from tests.conftest import TINY, command, composed, problems
+from tests.conftest import ROOT, TINY, command, composed, problems
 
 WRONG = [
     ("lora.rr=3", "lora.rr", "did you mean 'r'?"),
@@ -54,6 +54,13 @@ WRONG = [
     ("data.max_length=-5", "data.max_length", "at least 2"),
     ("data.eval_fraction=1", "data.eval_fraction", "below 1"),
     ("data.prompt='{a}'", "data.completion", "come together"),
+    ("data.path=owner/name", "data.path", "belongs to data.source=hub"),
+    (f"data.eval_files={ROOT}/train.py", "data.eval_files", "belongs to data.source=files"),
+    ("data.eval_split=test", "data.eval_split", "belongs to data.source=hub"),
+    ("data.system=Hello", "data.system", "goes with data.prompt"),
+    ("lora.init=orthogonal lora.r=3", "lora.r", "an even number"),
+    ("evaluation.objective=exact_match data.eval_fraction=0", "data.eval_fraction", "need evaluation rows"),
+    ("scheduler=constant scheduler.warmup=0.1", "scheduler.warmup", "constant has none"),
     ("evaluation.objective=accuracy", "evaluation.objective", "one of loss, exact_match"),
     ("tracking.wandb=no", "tracking.wandb", "one of auto"),
     ("model.chat_template=nothing.jinja", "model.chat_template", "an existing file"),
@@ -82,7 +89,7 @@ WRONG = [
 
 @pytest.mark.parametrize(("override", "key", "words"), WRONG, ids=[case[0] for case in WRONG])
 def test_wrong_input_is_named_with_its_key_and_what_is_allowed(override: str, key: str, words: str) -> None:
-    (problem,) = problems(override)
+    (problem,) = problems(*override.split(" "))
     assert problem.key == key
     assert words in str(problem)
 
@@ -148,8 +155,14 @@ def test_a_folder_that_holds_a_run_is_refused(tmp_path: Path) -> None:
 INPUTS = [
     (("lora.target_modules=[q_proj,v_prj]",), "lora.target_modules", "did you mean 'v_proj'?"),
     (("lora.target_modules=[nothing]",), "lora.target_modules", "down_proj, gate_proj"),
-    (("lora.target_modules='.*attn'",), "lora.target_modules", "a pattern that matches"),
+    (("lora.target_modules='.*attn'",), "lora.target_modules", "a regular expression that matches"),
     (("lora.target_modules=[q_proj,lm_head]",), "lora.target_modules", "before the output head"),
+    (("lora.target_modules='*proj'",), "lora.target_modules", "nothing to repeat"),
+    (("lora.target_modules='.*'",), "lora.target_modules", "it also matches"),
+    (("lora.target_modules='.*(q_proj|lm_head)'",), "lora.target_modules", "before the output head"),
+    (("model.attention=flash_attention_2",), "model.attention", "flash-attn is not installed"),
+    (("model.chat_template='{{ messages'",), "model.chat_template", "a Jinja template that renders"),
+    (("scheduler=cosine", "+scheduler.kwargs.num_cycles=abc"), "scheduler.kwargs", "arguments that cosine takes"),
     (("data.max_length=8192",), "data.max_length", "at most 4096"),
     (("scheduler=cosine", "+scheduler.kwargs.cycles=2"), "scheduler.kwargs.cycles", "did you mean 'num_cycles'?"),
     (("scheduler=constant", "+scheduler.kwargs.num_cycles=2"), "scheduler.kwargs.num_cycles", "it has none"),

@@ -58,7 +58,7 @@ def test_answers_are_the_same_alone_and_in_a_left_padded_batch(made: tuple) -> N
     )
     assert len(alone) == 5
     assert alone == together
-    assert all(answer.expected and answer.expected in " ".join(rows["text"]) for answer in alone)
+    assert all(answer.expected and answer.expected in " ".join(rows["answer"]) for answer in alone)
 
 
 def test_an_answer_is_exact_up_to_white_space_at_its_ends() -> None:

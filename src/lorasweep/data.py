@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ class Counts:
 
 @dataclass(frozen=True)
 class Split:
-    """Tokenised rows: input_ids and labels, the text they came from, and where its last learnt part starts."""
+    """Tokenised rows: input_ids and labels; prompt and answer are the texts before and of the last learnt part."""
 
     rows: Dataset
     counts: Counts
@@ -56,9 +57,9 @@ def build_datasets(data: Data, tokenizer: PreTrainedTokenizerBase, context: int 
     """Return the tokenised splits by name: train, and eval and test where there are any."""
     longest = data.max_length or context
     splits = {name: tokenise(rows, data, tokenizer, longest) for name, rows in load_splits(data).items() if len(rows)}
-    train = splits.get("train")
-    if train is None or not train.counts.supervised_tokens:
-        raise UserError(_nothing_to_learn(train, data, longest))
+    for name in ("train", *splits):
+        if name not in splits or not splits[name].counts.supervised_tokens:
+            raise UserError(_nothing_to_learn(name, splits.get(name), data, longest))
     return splits
 
 
@@ -75,7 +76,7 @@ def load_splits(data: Data) -> dict[str, Dataset]:
     fractions = {"eval": data.eval_fraction, "test": data.test_fraction}
     for name, rows in held_out.items():
         if rows is None and fractions[name]:
-            count = max(1, round(fractions[name] * len(train)))
+            count = min(max(1, round(fractions[name] * len(train))), len(order) - 1)
             held_out[name], order = train.select(sorted(order[:count].tolist())), order[count:]
     rest = train.select(sorted(order.tolist()))
     return {"train": rest, **{name: rows for name, rows in held_out.items() if rows is not None}}
@@ -89,10 +90,16 @@ def tokenise(rows: Dataset, data: Data, tokenizer: PreTrainedTokenizerBase, long
             Problem("model.chat_template", None, "a Jinja template: the tokenizer has none, data.format=chat needs one")
         )
     if kind == "tokens":
-        encode: Any = partial(_as_labelled, longest=longest)
+        encode: Any = partial(_as_labelled, longest=longest, vocabulary=len(tokenizer))
     else:
         encode = partial(_encode, data=data, kind=kind, tokenizer=tokenizer, longest=longest)
-    encoded = rows.map(encode, remove_columns=rows.column_names, num_proc=_processes(data, rows), desc="Tokenising")
+    encoded = rows.map(
+        encode,
+        remove_columns=rows.column_names,
+        num_proc=_processes(data, rows),
+        load_from_cache_file=False,  # its key knows neither this code nor the libraries' versions
+        desc="Tokenising",
+    )
     supervised = numpy.asarray(encoded["supervised"])
     kept = encoded.select(numpy.flatnonzero(supervised > 0).tolist())
     counts = Counts(
@@ -136,13 +143,27 @@ def _encode(
     row: Mapping[str, Any], data: Data, kind: str, tokenizer: PreTrainedTokenizerBase, longest: int | None
 ) -> dict[str, Any]:
     rendered = render(row, data, kind, tokenizer)
-    last = rendered.spans[-1][0] if rendered.spans else 0
-    return {**_cut(encode_rendered(rendered, tokenizer), longest), "text": rendered.text, "answer_start": last}
+    start, end = rendered.spans[-1] if rendered.spans else (0, 0)
+    return {
+        **_cut(encode_rendered(rendered, tokenizer), longest),
+        "prompt": rendered.text[:start],
+        "answer": rendered.text[start:end],
+        "add_special_tokens": rendered.add_special_tokens,
+    }
 
 
-def _as_labelled(row: Mapping[str, Any], longest: int | None) -> dict[str, Any]:
-    labels = row.get("labels") or row["input_ids"]
-    return {**_cut({"input_ids": row["input_ids"], "labels": labels}, longest), "text": "", "answer_start": 0}
+def _as_labelled(row: Mapping[str, Any], longest: int | None, vocabulary: int) -> dict[str, Any]:
+    ids, labels = row["input_ids"], row.get("labels") or row["input_ids"]
+    if len(ids) != len(labels):
+        raise UserError(
+            Problem("data.format", "tokens", f"as many labels as input_ids; a row has {len(labels)} and {len(ids)}")
+        )
+    if max(ids, default=0) >= vocabulary:
+        raise UserError(
+            Problem("data.format", "tokens", f"ids below {vocabulary}, the tokenizer's size; a row has {max(ids)}")
+        )
+    cut = _cut({"input_ids": ids, "labels": labels}, longest)
+    return {**cut, "prompt": "", "answer": "", "add_special_tokens": False}
 
 
 def _cut(row: dict[str, list[int]], longest: int | None) -> dict[str, Any]:
@@ -155,8 +176,21 @@ def _cut(row: dict[str, list[int]], longest: int | None) -> dict[str, Any]:
 def _load(data: Data, files: Any, split: str | None) -> Dataset:
     if data.source == "demo":
         return Dataset.from_list(demo_rows.generate(data.limit or 400, seed=data.split_seed))
-    if data.source == "hub":
-        return load_dataset(data.path, data.subset, split=split, revision=data.revision)
+    try:
+        return _load_hub(data, split) if data.source == "hub" else _load_files(files)
+    except UserError:
+        raise
+    except Exception as error:  # of datasets, pyarrow, the file system or the hub's client, all of them about the data
+        key, value = ("data.path", data.path) if data.source == "hub" else ("data.files", files)
+        reason = str(error.__cause__ or error).strip().splitlines() or [type(error).__name__]
+        raise UserError(Problem(key, value, f"data that can be read ({reason[0][:300]})")) from error
+
+
+def _load_hub(data: Data, split: str | None) -> Dataset:
+    return load_dataset(data.path, data.subset, split=split, revision=data.revision)
+
+
+def _load_files(files: Any) -> Dataset:
     paths = [path for pattern in _patterns(files) for path in local_files(pattern)]
     kinds = {Path(path).suffix.lower() for path in paths}
     if len(kinds) != 1 or not kinds <= LOADERS.keys():
@@ -164,7 +198,8 @@ def _load(data: Data, files: Any, split: str | None) -> Dataset:
     # Keyed by content: datasets' own cache trusts name, size and modification time, and would serve old rows.
     content = hashlib.sha256("".join(map(file_hash, paths)).encode()).hexdigest()[:16]
     folder = str(cache.root() / "datasets" / content)
-    return load_dataset(LOADERS[kinds.pop()], data_files=paths, split="train", cache_dir=folder)
+    literal = [escape(path) for path in paths]
+    return load_dataset(LOADERS[kinds.pop()], data_files=literal, split="train", cache_dir=folder)
 
 
 def _patterns(given: Any) -> list[str]:
@@ -176,11 +211,12 @@ def _processes(data: Data, rows: Dataset) -> int | None:
     return data.num_proc if data.num_proc and len(rows) >= 2000 else None
 
 
-def _nothing_to_learn(train: Split | None, data: Data, longest: int | None) -> Problem:
-    if train is None:
-        return Problem("data", data.path or data.files, "at least one row to train on; there is none")
-    counts = train.counts
-    allowed = f"rows with something to learn: 0 of {counts.rows} keep a supervised token at {longest} tokens"
+def _nothing_to_learn(name: str, split: Split | None, data: Data, longest: int | None) -> Problem:
+    if split is None:
+        return Problem("data", data.path or data.files or data.source, f"at least one row for {name}; there is none")
+    allowed = (
+        f"{name} rows with something to learn: 0 of {split.counts.rows} keep a supervised token at {longest} tokens"
+    )
     if data.response_part:
         return Problem("data.response_part", data.response_part, f"{allowed}; is this text in the rows?")
     return Problem("data.max_length", data.max_length, allowed)

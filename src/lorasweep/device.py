@@ -36,7 +36,8 @@ class Device:
             facts = torch.cuda.get_device_properties(0)
             # torch.cuda.is_bf16_supported() is also true for emulation on older cards (a T4), many times slower
             native = "bfloat16" if facts.major >= 8 else "float16"
-            kind, name, memory = "cuda", facts.name, facts.total_memory
+            kind, memory, others = "cuda", facts.total_memory, torch.cuda.device_count() - 1
+            name = f"{facts.name} (the first of {others + 1})" if others else facts.name
         return cls(kind, name, memory / GIB, getattr(torch, native if precision == "auto" else precision))
 
     @property
@@ -79,17 +80,21 @@ class Device:
 
 
 class PeakMemory:
-    """Memory held now and the peak since construction: reserved by torch on a GPU, resident set on CPU (GiB)."""
+    """Memory held at construction and the peak after it: reserved by torch on a GPU, resident set on CPU (GiB)."""
 
     def __init__(self, device: Device) -> None:
         self.device = device
-        if device.is_gpu:
-            torch.cuda.empty_cache()  # what loading left in torch's pool is not held
+        self.reset_peak()
+        held = torch.cuda.memory_reserved() if device.is_gpu else psutil.Process().memory_info().rss
+        self.start = held / GIB
+
+    def reset_peak(self) -> None:
+        """Forget the peak so far."""
+        if self.device.is_gpu:
+            torch.cuda.empty_cache()  # what is over from before stays in torch's pool, but is not held
             torch.cuda.reset_peak_memory_stats()
-            self.start = torch.cuda.memory_reserved() / GIB
         else:
             _reset_peak_rss()
-            self.start = psutil.Process().memory_info().rss / GIB
 
     def report(self) -> dict[str, float]:
         """Return start, peak, what was added and the share of the device, under metric names."""

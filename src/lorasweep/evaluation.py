@@ -81,41 +81,32 @@ class Evaluator:
         return losses, tokens
 
     def _answers(self, model: Any) -> list[Answer]:
-        asked = [row for row in self.rows.select_columns(["text", "answer_start"]) if row["answer_start"] > 0]
-        asked = asked[: self.settings.generate]
+        rows = self.rows.select_columns(["prompt", "answer", "add_special_tokens"])
+        asked = [row for row in rows if row["prompt"]][: self.settings.generate]
         return [
             answer for batch in _batches(asked, self.settings.batch_size) for answer in self._generate(model, batch)
         ]
 
     def _generate(self, model: Any, rows: list[dict[str, Any]]) -> Iterator[Answer]:
         tokenizer = self.tokenizer
-        prompts = [row["text"][: row["answer_start"]] for row in rows]
-        # The text already holds what the template puts in front; only text that lacks bos gets it from the tokenizer.
-        add = [not tokenizer.chat_template and not prompt.startswith(tokenizer.bos_token or "\0") for prompt in prompts]
-        ids = [
-            tokenizer(prompt, add_special_tokens=first)["input_ids"] for prompt, first in zip(prompts, add, strict=True)
-        ]
+        ids = [tokenizer(row["prompt"], add_special_tokens=row["add_special_tokens"])["input_ids"] for row in rows]
         batch = tokenizer.pad({"input_ids": ids}, padding_side="left", return_tensors="pt").to(model.device)
-        config = GenerationConfig(
+        outputs = model.generate(**batch, generation_config=self._greedy(model))
+        for row, generated in zip(rows, outputs[:, batch["input_ids"].shape[1] :], strict=True):
+            expected = tokenizer(row["answer"], add_special_tokens=False)["input_ids"]
+            texts = (tokenizer.decode(tokens, skip_special_tokens=True).strip() for tokens in (expected, generated))
+            yield Answer(row["prompt"], *texts)
+
+    def _greedy(self, model: Any) -> GenerationConfig:
+        stops = model.generation_config.eos_token_id
+        stops = {stops} if isinstance(stops, int) else set(stops or ())
+        return GenerationConfig(
             do_sample=False,
             max_new_tokens=self.settings.max_new_tokens,
-            eos_token_id=model.generation_config.eos_token_id or tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
+            repetition_penalty=1.0,
+            eos_token_id=sorted(stops | {self.tokenizer.eos_token_id}),
+            pad_token_id=self.tokenizer.pad_token_id,
         )
-        tokens = model.generate(**batch, generation_config=config)[:, batch["input_ids"].shape[1] :]
-        for row, prompt, generated in zip(rows, prompts, tokens, strict=True):
-            expected = tokenizer(row["text"][row["answer_start"] :], add_special_tokens=False)["input_ids"]
-            texts = [
-                tokenizer.decode(part, skip_special_tokens=True).strip()
-                for part in (ids_of(prompt, tokenizer), expected, generated)
-            ]
-            yield Answer(*texts)
-
-
-def ids_of(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Return the tokens of a text as it stands."""
-    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
-    return ids
 
 
 @contextmanager

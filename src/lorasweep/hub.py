@@ -4,14 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from huggingface_hub import HfApi, constants, snapshot_download
-from huggingface_hub.errors import (
-    GatedRepoError,
-    HfHubHTTPError,
-    HFValidationError,
-    LocalEntryNotFoundError,
-    RepositoryNotFoundError,
-)
+from huggingface_hub import HfApi, constants
+from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, RepositoryNotFoundError
+from huggingface_hub.file_download import repo_folder_name
 
 from lorasweep.rules import Problem
 
@@ -41,13 +36,24 @@ def problem(key: str, name: str, kind: str, revision: str | None = None) -> Prob
 
 
 def commit(name: str, kind: str, revision: str | None) -> str | None:
-    """Return the commit of a cached hub repository; None for a local folder or one that is not cached."""
-    folder = None if Path(name).exists() else _cached(name, kind, revision)
-    return folder.name if folder else None
-
-
-def _cached(name: str, kind: str, revision: str | None) -> Path | None:
-    try:
-        return Path(snapshot_download(name, repo_type=kind, revision=revision, local_files_only=True))
-    except (LocalEntryNotFoundError, ValueError, OSError):
+    """Return the commit of a hub repository in the local cache; None for a local folder or one that is not there."""
+    if Path(name).exists():
         return None
+    place = _cache_folder(name, kind)
+    reference = place / "refs" / (revision or "main")
+    found = reference.read_text().strip() if reference.is_file() else revision
+    return found if found and (place / "snapshots" / found).is_dir() else None
+
+
+def _cached(name: str, kind: str, revision: str | None) -> bool:
+    found = commit(name, kind, revision)
+    if found is None:
+        return False
+    files = [path.name for path in (_cache_folder(name, kind) / "snapshots" / found).rglob("*")]
+    if kind == "model":
+        return "config.json" in files and any(file.endswith((".safetensors", ".bin")) for file in files)
+    return bool(files)
+
+
+def _cache_folder(name: str, kind: str) -> Path:
+    return Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=name, repo_type=kind)

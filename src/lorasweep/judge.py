@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import time
 from dataclasses import asdict
@@ -11,8 +12,10 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from lorasweep.divergence import Diverged
 from lorasweep.evaluation import Evaluator, Scores, schedule
 from lorasweep.metrics import Metrics
+from lorasweep.rules import Problem, UserError
 from lorasweep.schema import Evaluation
 
 
@@ -92,13 +95,17 @@ class Judge(TrainerCallback):
         start = time.perf_counter()
         scores = self.scores[step] = self.evaluator(model)
         self.seconds += time.perf_counter() - start
+        if not math.isfinite(scores.loss):
+            raise Diverged("the evaluation loss", step)
         self.metrics.write(step, scores.metrics())
         with open(self.folder / "evaluation.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **asdict(scores)}, ensure_ascii=False) + "\n")
 
     def _objective(self, scores: Scores) -> float:
         value = scores.loss if self.settings.objective == "loss" else scores.exact_match
-        assert value is not None
+        if value is None:
+            allowed = "loss: none of the evaluation rows has a question and an answer apart"
+            raise UserError(Problem("evaluation.objective", self.settings.objective, allowed))
         return value
 
     def _value(self, step: int) -> float:

@@ -38,8 +38,8 @@ def trainable(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
 
 
 def values(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """Return a copy of what training changes, in its own precision."""
-    return {name: parameter.detach().clone() for name, parameter in trainable(model).items()}
+    """Return a copy of what training changes, in float32."""
+    return {name: parameter.detach().clone().float() for name, parameter in trainable(model).items()}
 
 
 def put_back(model: torch.nn.Module, saved: dict[str, torch.Tensor]) -> None:

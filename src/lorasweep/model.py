@@ -63,10 +63,10 @@ def build_model(model: Model, quantization: BitsAndBytesConfig | None, device: D
     return loaded
 
 
-def empty_model(config: PretrainedConfig) -> PreTrainedModel:
+def empty_model(config: PretrainedConfig, trust_remote_code: bool = False) -> PreTrainedModel:
     """Return the architecture on the meta device: every module, no memory."""
     with torch.device("meta"):
-        empty: PreTrainedModel = AutoModelForCausalLM.from_config(config)
+        empty: PreTrainedModel = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
     return empty
 
 

@@ -1,8 +1,18 @@
-"""Packing: several rows in one, best fit first, each attending only to itself."""
+"""Packing: several rows in one, best fit first, each attending only to itself, and the proof that it does."""
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 from datasets import Dataset
+
+from lorasweep.device import Device
+from lorasweep.evaluation import pad_right, scoring
+from lorasweep.rules import Problem, UserError
+
+TOLERANCE = {torch.float32: 1e-3, torch.float16: 0.1, torch.bfloat16: 0.5}
+"""Largest difference in a token's loss between packed and alone; a leak between rows gives differences of several."""
 
 
 def pack(rows: Dataset, length: int) -> Dataset:
@@ -11,3 +21,31 @@ def pack(rows: Dataset, length: int) -> Dataset:
 
     packed: Dataset = pack_dataset(rows, length, strategy="bfd")
     return packed
+
+
+def check_parity(trainer: Any, device: Device) -> None:
+    """Raise unless the rows of one packed row lose the same per token as each does alone."""
+    row = next((row for row in trainer.train_dataset if len(row["seq_lengths"]) > 1), None)
+    if row is None:
+        return
+    difference = parity(trainer.model, row, trainer.data_collator([row]), trainer.processing_class.pad_token_id, device)
+    if difference > TOLERANCE[device.precision]:
+        allowed = f"false: packed rows see each other with this model or attention (loss differs by {difference:.2g})"
+        raise UserError(Problem("data.packing", True, allowed))
+
+
+def parity(model: Any, row: dict[str, list[int]], batch: dict[str, Any], pad_token_id: int, device: Device) -> float:
+    """Return the largest difference in a token's loss between a packed row and its parts alone."""
+    batch = {name: value.to(model.device) if torch.is_tensor(value) else value for name, value in batch.items()}
+    start, largest = 0, 0.0
+    with scoring(model, device):
+        packed = model(**batch, fused_lm_head=True, use_cache=False).log_probs[0]
+        for length in row["seq_lengths"]:
+            part = {name: row[name][start : start + length] for name in ("input_ids", "labels")}
+            alone = model(
+                **pad_right([part], pad_token_id, model.device), fused_lm_head=True, use_cache=False
+            ).log_probs[0]
+            if length > 1:
+                largest = max(largest, (packed[start : start + length - 1] - alone).abs().max().item())
+            start += length
+    return largest

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+from jinja2 import TemplateError
 
 from lorasweep import hub
 from lorasweep.library_logs import quiet_libraries
 from lorasweep.rules import Problem, UserError, nearest
+from lorasweep.scheduler import scheduler_arguments
 from lorasweep.schema import Lora, Run, Scheduler
 
 
@@ -18,8 +22,7 @@ def check_inputs(run: Run) -> None:
     """Raise every problem of the run's model, tokenizer, target modules, schedule and data set at once."""
     problems = list(_hub_problems(run))
     quiet_libraries()
-    if run.scheduler.kwargs:
-        problems += _scheduler_problems(run.scheduler)
+    problems += _scheduler_problems(run.scheduler)
     if not any(problem.key.startswith("model.") for problem in problems):
         problems += _model_problems(run)
     if problems:
@@ -38,14 +41,31 @@ def _hub_problems(run: Run) -> Iterator[Problem]:
 
 
 def _scheduler_problems(scheduler: Scheduler) -> Iterator[Problem]:
+    if not scheduler.kwargs:
+        return
+    import torch
+    from transformers import get_scheduler
     from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION
 
     function = TYPE_TO_SCHEDULER_FUNCTION[scheduler.name]
     ours = {"optimizer", "num_warmup_steps", "num_training_steps", "last_epoch"}
     known = set() if scheduler.name.startswith("constant") else set(inspect.signature(function).parameters) - ours
-    for name in scheduler.kwargs.keys() - known:
+    unknown = sorted(scheduler.kwargs.keys() - known)
+    for name in unknown:
         allowed = f"an argument of {scheduler.name}: {', '.join(sorted(known)) or 'it has none'}"
         yield Problem(f"scheduler.kwargs.{name}", scheduler.kwargs[name], allowed, nearest(name, known))
+    if unknown:
+        return
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    kwargs = scheduler_arguments(scheduler, 100)["lr_scheduler_kwargs"]
+    try:
+        schedule = get_scheduler(scheduler.name, optimizer, 10, 100, kwargs)
+        for step in range(100):
+            schedule.lr_lambdas[0](step)
+    except (TypeError, ValueError, ArithmeticError) as error:
+        yield Problem(
+            "scheduler.kwargs", scheduler.kwargs, f"arguments that {scheduler.name} takes: {_first_line(error)}"
+        )
 
 
 def _model_problems(run: Run) -> Iterator[Problem]:
@@ -53,12 +73,19 @@ def _model_problems(run: Run) -> Iterator[Problem]:
 
     try:
         config, tokenizer = build_config(run.model), build_tokenizer(run.model)
-        model = empty_model(config)
-    except UserError:
-        raise
+        model = empty_model(config, run.model.trust_remote_code)
+        if tokenizer.chat_template:
+            tokenizer.apply_chat_template([{"role": "user", "content": "x"}], tokenize=False)
+    except TemplateError as error:
+        yield Problem(
+            "model.chat_template", run.model.chat_template, f"a Jinja template that renders: {_first_line(error)}"
+        )
+        return
     except (OSError, ValueError, ImportError) as error:
         yield Problem("model.name", run.model.name, f"a model that transformers can load: {_first_line(error)}")
         return
+    if run.model.attention.startswith("flash") and find_spec("flash_attn") is None:
+        yield Problem("model.attention", run.model.attention, "sdpa or eager: the package flash-attn is not installed")
     context = context_length(config)
     if run.data.max_length and context and run.data.max_length > context:
         yield Problem("data.max_length", run.data.max_length, f"at most {context}, the context of {run.model.name}")
@@ -72,32 +99,38 @@ def _model_problems(run: Run) -> Iterator[Problem]:
 
 
 def target_problems(lora: Lora, model: Any) -> Iterator[Problem]:
-    """Yield the target modules that match no linear layer of the model, each by name."""
+    """Yield the target modules that match no linear layer of the model, or more than linear layers, each by name."""
     import torch
 
-    names = [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)]
-    leaves = sorted({name.rsplit(".", 1)[-1] for name in names})
+    modules = {name: isinstance(module, torch.nn.Linear) for name, module in model.named_modules()}
+    leaves = sorted({name.rsplit(".", 1)[-1] for name, linear in modules.items() if linear})
     targets = lora.target_modules
     if targets == "all-linear":
         return
-    if isinstance(targets, str):
-        if not any(re.fullmatch(targets, name) for name in names):
-            yield Problem(
-                "lora.target_modules",
-                targets,
-                f"a pattern that matches whole module names, which end in {', '.join(leaves)}",
-            )
-        return
-    for target in targets:
-        if not any(name == target or name.endswith(f".{target}") for name in names):
-            allowed = f"names of linear layers of this model: {', '.join(leaves)}"
+    for target in [targets] if isinstance(targets, str) else targets:
+        try:
+            found = _matches(target, isinstance(targets, str), modules)
+        except re.error as error:
+            yield Problem("lora.target_modules", target, f"a regular expression over whole module names: {error}")
+            continue
+        allowed = f"names of linear layers of this model: {', '.join(leaves)}"
+        if isinstance(targets, str):
+            allowed = f"a regular expression that matches whole module names, which end in {', '.join(leaves)}"
+        if not any(modules[name] for name in found):
             yield Problem("lora.target_modules", target, allowed, nearest(target, leaves))
-    if output := {"lm_head", "embed_out"} & set(targets):
-        yield Problem(
-            "lora.target_modules",
-            output.pop(),
-            "layers before the output head: its fused loss would not train an adapter there",
-        )
+        elif other := [name for name in found if not modules[name]]:
+            yield Problem("lora.target_modules", target, f"{allowed}; it also matches {other[0] or 'the model itself'}")
+        elif model.get_output_embeddings() in [model.get_submodule(name) for name in found]:
+            yield Problem(
+                "lora.target_modules", target, "layers before the output head: its fused loss leaves no adapter room"
+            )
+
+
+def _matches(target: str, is_pattern: bool, modules: Mapping[str, bool]) -> list[str]:
+    """Return the modules PEFT would adapt: by pattern over the whole name, else by whole name or last parts."""
+    if is_pattern:
+        return [name for name in modules if re.fullmatch(target, name)]
+    return [name for name in modules if name == target or name.endswith(f".{target}")]
 
 
 def _first_line(error: BaseException) -> str:

@@ -61,7 +61,7 @@ def write_record(folder: Path, run: Run, overrides: list[str], facts: Mapping[st
         "command": shlex.join(["python", *sys.argv]),
         "overrides": overrides,
         "name": run.name or default_name(run, overrides),
-        "wandb_id": slug(folder.resolve().name, 64),
+        "wandb_id": wandb_id(folder.resolve()),
         "seeds": {"seed": run.train.seed, "data_seed": data_seed(run), "split_seed": run.data.split_seed},
         "git": git_state(),
         "python": platform.python_version(),
@@ -76,7 +76,7 @@ def write_json(path: Path, values: Any) -> None:
     """Write a file whole or not at all."""
     staging = path.with_name(f".{path.name}.{os.getpid()}")
     with open(staging, "w", encoding="utf-8") as file:
-        json.dump(values, file, indent=1, ensure_ascii=False)
+        json.dump(values, file, indent=1, ensure_ascii=False, allow_nan=False)
         file.write("\n")
         file.flush()
         os.fsync(file.fileno())
@@ -95,6 +95,12 @@ def default_name(run: Run, overrides: list[str]) -> str:
         slug(",".join(text.lstrip("+~") for text in told))
         or f"{slug(run.model.name)}-{slug(run.data.path or run.data.source)}"
     )
+
+
+def wandb_id(folder: Path) -> str:
+    """Return an id that is the same for the same folder and no other: its name, of a trial with the study's."""
+    names = [folder.parent.parent.name, folder.name] if folder.parent.name == "trials" else [folder.name]
+    return slug("-".join(names), 64)
 
 
 def slug(text: str, longest: int = 100) -> str:

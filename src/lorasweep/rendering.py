@@ -85,9 +85,11 @@ def fill(template: str, row: Mapping[str, Any], key: str) -> str:
     """Fill `{column}` templates; a missing column is the user's to mend, null is empty text."""
     try:
         return template.format_map({name: "" if value is None else value for name, value in row.items()})
-    except KeyError as error:
-        allowed = f"columns of the rows: {', '.join(row)} (there is no {error.args[0]})"
-        raise UserError(Problem(key, template, allowed)) from None
+    except (KeyError, IndexError, AttributeError, ValueError) as error:
+        reason = f"there is no {error.args[0]}" if isinstance(error, KeyError) else str(error)
+        raise UserError(
+            Problem(key, template, f"columns of the rows, {', '.join(row)}, in braces ({reason})")
+        ) from None
 
 
 def _render_chat(messages: list[dict[str, str]], tokenizer: PreTrainedTokenizerBase, response_only: bool) -> Rendered:
@@ -111,14 +113,27 @@ def _render_chat(messages: list[dict[str, str]], tokenizer: PreTrainedTokenizerB
 
 def _messages(row: Mapping[str, Any], data: Data) -> list[dict[str, str]]:
     column = data.messages or next((name for name in ("messages", "conversations") if name in row), None)
+    if column is None and isinstance(row.get("prompt"), list):
+        return [_message(turn) for turn in [*row["prompt"], *row["completion"]]]
     if data.prompt or column is None:
         prompt, completion = _prompt_and_completion(row, data)
         system = [{"role": "system", "content": fill(data.system, row, "data.system")}] if data.system else []
         return [*system, {"role": "user", "content": prompt}, {"role": "assistant", "content": completion}]
     if column not in row:
         raise UserError(Problem("data.messages", column, f"one of the columns {', '.join(row)}"))
-    turns = [(turn.get("role") or turn["from"], turn.get("content") or turn["value"]) for turn in row[column]]
-    return [{"role": ROLES.get(role, role), "content": content} for role, content in turns]
+    if not isinstance(row[column], list):
+        raise UserError(
+            Problem("data.messages", column, f"a column of lists of messages; a row has {row[column]!r:.80}")
+        )
+    return [_message(turn) for turn in row[column]]
+
+
+def _message(turn: Any) -> dict[str, str]:
+    for role, content in (("role", "content"), ("from", "value")):
+        if isinstance(turn, Mapping) and turn.get(role) is not None:
+            speaker = str(turn[role])
+            return {"role": ROLES.get(speaker, speaker), "content": str(turn.get(content) or "")}
+    raise UserError(Problem("data.messages", str(turn)[:80], "messages with role and content, or from and value"))
 
 
 def _prompt_and_completion(row: Mapping[str, Any], data: Data) -> tuple[str, str]:
@@ -130,7 +145,7 @@ def _prompt_and_completion(row: Mapping[str, Any], data: Data) -> tuple[str, str
 
 def _with_eos(text: str, tokenizer: PreTrainedTokenizerBase) -> str:
     eos = str(tokenizer.eos_token)
-    return text if text.endswith(eos) else text + eos
+    return text if text.rstrip().endswith(eos) else text + eos
 
 
 def _starts_with_bos(text: str, tokenizer: PreTrainedTokenizerBase) -> bool:

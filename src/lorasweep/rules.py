@@ -40,6 +40,10 @@ class UserError(ValueError):
         self.problems = [problems] if isinstance(problems, Problem) else list(problems)
         super().__init__("\n\n".join(map(str, self.problems)))
 
+    def __reduce__(self) -> tuple[type[UserError], tuple[list[Problem]]]:
+        """Carry the problems, not the text, between processes."""
+        return UserError, (self.problems,)
+
 
 @dataclass(frozen=True)
 class Rule:

@@ -26,7 +26,7 @@ from lorasweep.library_logs import keep_log
 from lorasweep.metrics import Metrics
 from lorasweep.model import build_config, build_model, build_tokenizer, context_length, location
 from lorasweep.optim import optimizer_arguments
-from lorasweep.packing import pack
+from lorasweep.packing import check_parity, pack
 from lorasweep.quant import build_quantization, keep_gradients_on_cpu
 from lorasweep.rules import Problem, UserError
 from lorasweep.scheduler import scheduler_arguments
@@ -65,28 +65,42 @@ class Ledger:
 
 def train(run: Run, launch: record.Launch) -> Result:
     """Train one run in `launch.folder` and return how it ended; summary.json there says the same."""
+    try:
+        tokenizer = build_tokenizer(run.model)
+        splits = build_datasets(run.data, tokenizer, context_length(build_config(run.model)))
+    except UserError:
+        with suppress(OSError):
+            launch.folder.rmdir()  # Hydra has made it; nothing is in it yet
+        raise
     record.claim(launch.folder, run)
     ledger = Ledger(launch.folder, Metrics(launch.folder, run.tracking.tensorboard), Terminal(run.verbosity))
     follower = Follower(launch.folder, run.tracking)
     with keep_log(launch.folder / "train.log", run.verbosity):
         try:
             with _ending(ledger):
-                _train(run, launch, ledger, follower)
+                _train(run, launch, tokenizer, splits, ledger, follower)
         finally:
             if message := follower.finish():
                 ledger.terminal.say(message)
     return Result(ledger.summary["state"], launch.folder, ledger.summary.get("objective"))
 
 
-def _train(run: Run, launch: record.Launch, ledger: Ledger, follower: Follower) -> None:
+def _train(
+    run: Run,
+    launch: record.Launch,
+    tokenizer: PreTrainedTokenizerBase,
+    splits: dict[str, Split],
+    ledger: Ledger,
+    follower: Follower,
+) -> None:
     device, terminal = Device.current(run.model.dtype), ledger.terminal
-    config, tokenizer = build_config(run.model), build_tokenizer(run.model)
-    splits = build_datasets(run.data, tokenizer, context_length(config))
     facts = {"data": fingerprint(run.data, splits), "model": _model_facts(run), "device": device.facts()}
     record.write_record(launch.folder, run, launch.overrides, facts)
     follower.start()
     trainer, memory = _prepare(run, tokenizer, splits["train"], device, launch.folder)
     terminal.header(run, splits, trainer, device, launch.folder)
+    if run.data.packing:
+        check_parity(trainer, device)
     judge = _judge(run, tokenizer, splits.get("eval"), device, trainer, ledger)
     judge.judge_untuned(trainer.model)
     _fit(trainer, judge, ledger, device, memory)
@@ -123,9 +137,12 @@ def build_trainer(
         rows = pack(rows, length)
     total_steps = budget(run, len(rows), train.counts.supervised_tokens)
     values = lora.values(model)
+    arguments = training_arguments(run, total_steps, device, folder)
+    if arguments.n_gpu > 1:
+        arguments._n_gpu = 1  # a run uses one GPU; left to itself, the trainer would spread it over all visible ones
     trainer = SFTTrainer(
         model=model,
-        args=training_arguments(run, total_steps, device, folder),
+        args=arguments,
         train_dataset=rows,
         processing_class=tokenizer,
         callbacks=[StopOnNonFinite(scales_loss=device.mixed_precision == "fp16")],
@@ -139,10 +156,9 @@ def training_arguments(run: Run, total_steps: int, device: Device, folder: Path)
     """Return the trainer's arguments; the names of other libraries stop here."""
     train = run.train
     schedule = scheduler_arguments(run.scheduler, total_steps)
-    if schedule["warmup_steps"] > total_steps:
-        raise UserError(
-            Problem("scheduler.warmup", run.scheduler.warmup, f"less than the run, which has {total_steps} steps")
-        )
+    if schedule["warmup_steps"] + schedule["lr_scheduler_kwargs"].get("num_decay_steps", 0) > total_steps:
+        allowed = f"with scheduler.decay no longer than the run, which has {total_steps} steps"
+        raise UserError(Problem("scheduler.warmup", run.scheduler.warmup, allowed))
     checkpointing = device.is_gpu if train.gradient_checkpointing == "auto" else train.gradient_checkpointing
     return SFTConfig(
         output_dir=str(folder / "checkpoints"),
@@ -208,6 +224,7 @@ def _fit(trainer: SFTTrainer, judge: Judge, ledger: Ledger, device: Device, memo
     bar = ProgressBar(ledger.terminal, trainer.args.max_steps)
     trainer.add_callback(TrainingMetrics(ledger.metrics, counter, lambda: judge.seconds, bar.show))
     trainer.add_callback(bar)
+    memory.reset_peak()  # of the evaluation before
     start, aside = time.perf_counter(), judge.seconds
     try:
         trainer.train()

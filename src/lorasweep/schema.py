@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from glob import glob
@@ -261,7 +262,11 @@ class Run:
 
     name: str | None = None
     """Shown in tables and in W&B; null: made from the overrides."""
-    study: str | None = None
+    study: str | None = satisfying(
+        None,
+        "letters, digits and . _ - (it names a folder)",
+        lambda value: bool(re.fullmatch(r"\w[\w.-]{0,99}", value)),
+    )
     """Name of the study this run is a trial of (needs -m)."""
     verbosity: str = choice("normal", "quiet", "normal", "debug")
     model: Model = field(default_factory=Model)
@@ -284,16 +289,25 @@ def conflicts(run: Run) -> Iterator[Problem]:
     yield from _budget_conflicts(run.train)
     yield from _model_conflicts(run)
     yield from _data_conflicts(run.data)
+    yield from _evaluation_conflicts(run)
+    yield from _scheduler_conflicts(run.scheduler)
+
+
+def _evaluation_conflicts(run: Run) -> Iterator[Problem]:
+    data, wanted = run.data, run.evaluation.objective == "exact_match" or run.train.early_stopping
+    if wanted and not (data.eval_fraction or data.eval_files or data.eval_split):
+        yield Problem("data.eval_fraction", 0, "above 0: the objective and early stopping need evaluation rows")
     if run.evaluation.objective == "exact_match" and not run.evaluation.generate:
         yield Problem("evaluation.generate", 0, "at least 1: evaluation.objective=exact_match needs answers")
     if run.train.early_stopping and run.evaluation.times < 2:
         yield Problem("evaluation.times", run.evaluation.times, "at least 2: train.early_stopping compares evaluations")
-    if run.scheduler.name == "constant" and run.scheduler.warmup:
-        yield Problem(
-            "scheduler.warmup", run.scheduler.warmup, "0: constant has none (scheduler=constant_with_warmup has)"
-        )
-    if run.scheduler.name == "cosine_with_min_lr" and not {"min_lr", "min_lr_rate"} & set(run.scheduler.kwargs):
-        yield Problem("scheduler.kwargs", run.scheduler.kwargs, "min_lr or min_lr_rate: cosine_with_min_lr needs one")
+
+
+def _scheduler_conflicts(scheduler: Scheduler) -> Iterator[Problem]:
+    if scheduler.name == "constant" and scheduler.warmup:
+        yield Problem("scheduler.warmup", scheduler.warmup, "0: constant has none (scheduler=constant_with_warmup has)")
+    if scheduler.name == "cosine_with_min_lr" and not {"min_lr", "min_lr_rate"} & set(scheduler.kwargs):
+        yield Problem("scheduler.kwargs", scheduler.kwargs, "min_lr or min_lr_rate: cosine_with_min_lr needs one")
 
 
 def _budget_conflicts(train: Train) -> Iterator[Problem]:
@@ -312,7 +326,9 @@ def _model_conflicts(run: Run) -> Iterator[Problem]:
         yield Problem("lora.init", "pissa", "another init, or quant=none: PiSSA takes the base apart in full precision")
     if run.lora.use_dora and run.lora.init in ("olora", "pissa"):
         yield Problem("lora.init", run.lora.init, "default, gaussian or orthogonal together with lora.use_dora")
-    if run.lora.init in ("olora",) and run.quant.method == "int8":
+    if run.lora.init == "orthogonal" and run.lora.r % 2:
+        yield Problem("lora.r", run.lora.r, "an even number: lora.init=orthogonal halves it")
+    if run.lora.init == "olora" and run.quant.method == "int8":
         yield Problem("lora.init", "olora", "another init, or a 4-bit or unquantised base")
     if run.quant.double_quant and run.quant.method not in ("nf4", "fp4"):
         yield Problem("quant.double_quant", True, f"false: {run.quant.method} has no constants to quantise")
@@ -324,6 +340,12 @@ def _model_conflicts(run: Run) -> Iterator[Problem]:
 def _data_conflicts(data: Data) -> Iterator[Problem]:
     if data.source == "hub" and not data.path:
         yield Problem("data.path", data.path, "the hub id of a data set (or data=jsonl data.files=rows.jsonl)")
+    for name in ("path", "subset", "eval_split", "test_split", "files", "eval_files", "test_files"):
+        source = "files" if name.endswith("files") else "hub"
+        if getattr(data, name) is not None and data.source != source:
+            yield Problem(
+                f"data.{name}", getattr(data, name), f"null: it belongs to data.source={source}, not {data.source}"
+            )
     if data.source == "files" and not data.files:
         yield Problem("data.files", data.files, "the files to train on: data.files=rows.jsonl")
     if data.eval_fraction + data.test_fraction >= 1:
@@ -333,10 +355,14 @@ def _data_conflicts(data: Data) -> Iterator[Problem]:
     if (data.prompt is None) != (data.completion is None):
         missing = "completion" if data.completion is None else "prompt"
         yield Problem(f"data.{missing}", None, "a template: data.prompt and data.completion come together")
+    if data.system and not data.prompt:
+        yield Problem("data.system", data.system, "null: it goes with data.prompt; messages bring their own")
     if data.instruction_part and not data.response_part:
         yield Problem("data.response_part", None, "the text that opens an answer: data.instruction_part is given")
 
 
 def local_files(pattern: str) -> list[str]:
-    """Return the files a path or a pattern names, sorted."""
+    """Return the files a path or a pattern names, sorted; a path that exists is taken literally."""
+    if Path(pattern).is_file():
+        return [pattern]
     return sorted(path for path in glob(pattern, recursive=True) if Path(path).is_file())

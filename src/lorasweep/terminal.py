@@ -47,6 +47,8 @@ class Terminal:
             *((name, _counted(split.counts)) for name, split in splits.items()),
             ("folder", str(folder)),
         ]
+        if run.model.trust_remote_code:
+            self.say("model.trust_remote_code: running Python code that came with the model", style="bold red")
         self._table("", rows)
 
     def summary(self, summary: Mapping[str, Any], device: Device, folder: Path) -> None:
@@ -78,7 +80,9 @@ class Terminal:
         for index, answer in enumerate(after.answers[:most]):
             untuned = before.answers[index].generated if before else ""
             style = "green" if answer.exact else "red"
-            table.add_row(_line(answer.expected), _line(untuned), Text(_line(answer.generated), style=style))
+            table.add_row(
+                Text(_line(answer.expected)), Text(_line(untuned)), Text(_line(answer.generated), style=style)
+            )
         self.console.print(table)
 
     def _table(self, title: str, rows: Iterable[tuple[str, str]]) -> None:

@@ -48,10 +48,18 @@ class Follower:
         return None if self.process.returncode == 0 else "W&B did not take the run; see wandb.log in the run folder"
 
 
+def _alive(process: psutil.Process | None) -> bool:
+    try:
+        return process is not None and process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 def follow(folder: Path, parent: int | None) -> None:
     """Feed a run folder to W&B until summary.json is written or its process is gone; replays what is there."""
     import wandb
 
+    process = psutil.Process(parent) if parent and psutil.pid_exists(parent) else None
     config = yaml.safe_load((folder / "run.yaml").read_text())
     record = json.loads((folder / "record.json").read_text())
     settings = Tracking(**config["tracking"])
@@ -74,7 +82,7 @@ def follow(folder: Path, parent: int | None) -> None:
     )
     position = 0
     while True:
-        alive = parent is not None and psutil.pid_exists(parent) and not (folder / "summary.json").exists()
+        alive = _alive(process) and not (folder / "summary.json").exists()
         position = _feed(run, folder / "metrics.jsonl", position)
         if not alive:
             break

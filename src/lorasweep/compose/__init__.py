@@ -7,18 +7,20 @@ import sys
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from lorasweep import schema
 from lorasweep.compose.command_line import CommandLine
 from lorasweep.compose.composition import SECRET_NAME, checked_run
 from lorasweep.record import Launch
-from lorasweep.rules import MISSING, UserError
+from lorasweep.rules import MISSING, UserError, check
 
 __all__ = ["CommandLine", "check_command_line", "checked_run", "launch", "register", "to_run", "user_errors"]
 
@@ -27,6 +29,7 @@ def register() -> None:
     """Put the schema and the resolvers of conf/ where Hydra finds them."""
     ConfigStore.instance().store(name="schema", node=schema.Run)
     OmegaConf.register_new_resolver("oc.env", _environment_variable, replace=True)
+    OmegaConf.register_new_resolver("either", lambda value, other: value or other, replace=True)
     OmegaConf.register_new_resolver("run_id", lambda: uuid.uuid4().hex[:4], use_cache=True, replace=True)
 
 
@@ -58,7 +61,15 @@ def to_run(config: DictConfig) -> schema.Run:
     """Turn a composed config into the typed run it describes; no OmegaConf beyond this line."""
     run = OmegaConf.to_object(config)
     assert isinstance(run, schema.Run)
+    # Of several values on the command line, this combination has not been checked yet.
+    if problems := [*check(asdict(run), schema.Run), *schema.conflicts(run)]:
+        raise UserError(problems)
     return run
+
+
+def is_multirun() -> bool:
+    """Tell whether the job being started is one of several."""
+    return HydraConfig.get().mode == RunMode.MULTIRUN
 
 
 def launch() -> Launch:

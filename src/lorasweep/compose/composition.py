@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +136,7 @@ class Composition:
                 problems += self._option_problems(key, override.value())
             if not problems:
                 self.kept.append(override)
-        yield from (Problem(p.key, p.value, p.allowed, p.nearest, source) for p in problems)
+        yield from (replace(problem, source=source) for problem in problems)
 
     def _refusals(self, key: str, override: Override) -> Iterator[Problem]:
         value = None if override.is_sweep_override() else override.value()
@@ -164,8 +165,9 @@ class Composition:
 
     def _with_source(self, problem: Problem) -> Problem:
         for override in reversed(self.kept):
-            if problem.key == override.key_or_group or problem.key.startswith(f"{override.key_or_group}."):
-                return _at(problem, f"command line: {override.input_line}")
+            key = override.key_or_group
+            if problem.key == key or (problem.key.startswith(f"{key}.") and not self._is_group(key)):
+                return replace(problem, source=f"command line: {override.input_line}")
         overrides = [str(item.input_line) for item in self.kept]
         for default in reversed(self.loader.compute_defaults_list("config", overrides, RunMode.RUN).defaults):
             loaded = self.repository.load_config(default.config_path) if default.config_path else None
@@ -173,18 +175,14 @@ class Composition:
                 continue
             inner = problem.key.removeprefix(f"{default.package}.") if default.package else problem.key
             if (inner != problem.key or not default.package) and _holds(loaded.config, inner):
-                return _at(
-                    problem, os.path.relpath(f"{loaded.path.removeprefix('file://')}/{default.config_path}.yaml")
+                return replace(
+                    problem, source=os.path.relpath(f"{loaded.path.removeprefix('file://')}/{default.config_path}.yaml")
                 )
         return problem
 
 
 def _plain(node: Any) -> Any:
     return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
-
-
-def _at(problem: Problem, source: str) -> Problem:
-    return Problem(problem.key, problem.value, problem.allowed, problem.nearest, source)
 
 
 def _holds(config: Any, key: str) -> bool:
