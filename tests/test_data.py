@@ -74,6 +74,20 @@ def test_sharegpt_turns_are_chat_turns(tokenizer: PreTrainedTokenizerBase) -> No
     assert whole(rows, Data(), tokenizer) == whole([{"messages": ASK}], Data(), tokenizer)
 
 
+def test_prompts_and_completions_of_messages_are_chats(tokenizer: PreTrainedTokenizerBase) -> None:
+    rows = [{"prompt": ASK[:1], "completion": ASK[1:]}]
+    assert whole(rows, Data(), tokenizer) == whole([{"messages": ASK}], Data(), tokenizer)
+    assert learnt(rows, Data(), tokenizer) == ["5<|im_end|>\n"]
+
+
+def test_messages_without_content_are_empty_turns(tokenizer: PreTrainedTokenizerBase) -> None:
+    rows = [
+        {"messages": [{"role": "system", "content": ""}, *ASK]},
+        {"messages": [{"role": "system", "content": None}, *ASK]},
+    ]
+    assert learnt(rows, Data(), tokenizer) == ["5<|im_end|>\n"] * 2
+
+
 def test_on_request_prompts_are_learnt_too(tokenizer: PreTrainedTokenizerBase) -> None:
     data = Data(response_only=False)
     assert learnt([{"messages": ASK}], data, tokenizer) == whole([{"messages": ASK}], data, tokenizer)
@@ -99,8 +113,8 @@ def test_without_a_chat_template_prompt_and_completion_are_joined_as_they_are(
 
 
 def test_text_is_learnt_whole_and_ends_with_the_stop_token_once(tokenizer: PreTrainedTokenizerBase) -> None:
-    rows = [{"text": "river stone"}, {"text": "river stone<|im_end|>"}]
-    assert learnt(rows, Data(), tokenizer) == ["river stone<|im_end|>"] * 2
+    rows = [{"text": "river stone"}, {"text": "river stone<|im_end|>"}, {"text": "river stone<|im_end|>\n"}]
+    assert [text.rstrip() for text in learnt(rows, Data(), tokenizer)] == ["river stone<|im_end|>"] * 3
 
 
 def test_prerendered_text_gets_no_second_first_token(llama3: PreTrainedTokenizerBase) -> None:

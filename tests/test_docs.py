@@ -35,6 +35,7 @@ def test_every_command_composes(page: str, line: str, tmp_path: Path, monkeypatc
     composed(*shlex.split(line))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("page", "line"), RUNNABLE, ids=[line for _, line in RUNNABLE])
 def test_every_command_on_the_tiny_model_runs(page: str, line: str, tmp_path: Path) -> None:
     done = command(*shlex.split(line), f"hydra.run.dir={tmp_path}/run", "evaluation.max_new_tokens=4", cwd=ROOT)

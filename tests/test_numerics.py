@@ -9,7 +9,7 @@ import pytest
 import torch
 from bitsandbytes.functional import has_avx512bf16
 from safetensors.torch import load_file
-from transformers import TrainerCallback, set_seed
+from transformers import TrainerCallback, TrainerState, set_seed
 
 from lorasweep import lora, metrics
 from lorasweep.data import build_datasets
@@ -17,7 +17,9 @@ from lorasweep.device import Device
 from lorasweep.divergence import Diverged, StopOnNonFinite
 from lorasweep.evaluation import Evaluator, pad_right
 from lorasweep.model import build_config, build_model, build_tokenizer, context_length
+from lorasweep.packing import check_parity
 from lorasweep.quant import build_quantization, keep_gradients_on_cpu
+from lorasweep.rules import UserError
 from lorasweep.run import build_trainer
 from lorasweep.schema import Run
 from tests.conftest import tiny
@@ -178,6 +180,22 @@ def test_a_run_that_diverges_says_so_and_keeps_its_folder(launched: Callable[...
     assert not (folder / "adapter").exists()
 
 
+def test_a_loss_scaler_that_leaves_out_every_step_is_divergence() -> None:
+    optimizer = type("Optimizer", (), {"step_was_skipped": True})()
+    guard = StopOnNonFinite(scales_loss=True)
+    for step in range(1, 4):
+        guard.on_step_end(None, TrainerState(global_step=step), None, optimizer=optimizer)
+    with pytest.raises(Diverged):
+        guard.on_train_end(None, TrainerState(global_step=3), None)
+    guard.skipped = StopOnNonFinite.MOST_SKIPPED - 1
+    with pytest.raises(Diverged):
+        guard.on_step_end(None, TrainerState(global_step=40), None, optimizer=optimizer)
+    optimizer.step_was_skipped = False
+    guard.on_step_end(None, TrainerState(global_step=41), None, optimizer=optimizer)
+    guard.on_train_end(None, TrainerState(global_step=41), None)
+    assert guard.skipped == 0
+
+
 def test_skipped_steps_of_a_loss_scaler_are_no_divergence() -> None:
     parameter = torch.nn.Parameter(torch.zeros(2))
     parameter.grad = torch.tensor([float("inf"), 0.0])
@@ -219,6 +237,30 @@ def test_packed_rows_give_every_token_the_loss_it_has_alone(tmp_path: Path) -> N
                 start += length
 
 
+def test_a_model_that_leaks_between_packed_rows_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = tiny("data.packing=true", "data.max_length=128", "quant=none")
+    trainer, _, _ = parts(run, tmp_path)
+    check_parity(trainer, CPU)
+    collate = trainer.data_collator
+
+    def leaky(rows: list[dict[str, Any]]) -> dict[str, Any]:
+        batch = collate(rows)
+        return {"input_ids": batch["input_ids"], "labels": batch["labels"]}
+
+    trainer.data_collator = leaky
+    with pytest.raises(UserError, match="see each other"):
+        check_parity(trainer, CPU)
+
+
+def test_a_packed_run_passes_the_gate_without_shifting_anything(
+    launched: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tiny("data.packing=true", "data.max_length=128", "lora.dropout=0.2", "train.max_steps=2")
+    gated = train_losses(launched(run, "gated"))
+    monkeypatch.setattr("lorasweep.run.check_parity", lambda trainer, device: None)
+    assert train_losses(launched(run, "ungated")) == gated
+
+
 def test_evaluation_rows_are_never_packed(tmp_path: Path) -> None:
     trainer, tokenizer, splits = parts(tiny("data.packing=true", "data.max_length=128"), tmp_path)
     assert trainer.args.eval_packing is False
@@ -248,22 +290,29 @@ def test_paged_and_8bit_optimizers_run_on_a_cpu(launched: Callable[..., Path]) -
         assert losses[-1] < losses[0]
 
 
-def test_checkpointing_changes_nothing_but_memory(launched: Callable[..., Path]) -> None:
+def test_checkpointing_changes_nothing_but_memory(launched: Callable[..., Path], tmp_path: Path) -> None:
     common = ("train.max_steps=3", "lora.dropout=0.1")
+    for wanted in (False, True):
+        trainer, _, _ = parts(tiny(f"train.gradient_checkpointing={wanted}"), tmp_path / str(wanted))
+        assert trainer.args.activation_checkpointing is wanted
     kept = launched(tiny(*common, "train.gradient_checkpointing=false"), "kept")
     again = launched(tiny(*common, "train.gradient_checkpointing=true"), "again")
     assert train_losses(again) == train_losses(kept)
 
 
-def test_padding_free_batches_give_the_same_losses(launched: Callable[..., Path]) -> None:
+def test_padding_free_batches_give_the_same_losses(launched: Callable[..., Path], tmp_path: Path) -> None:
     common = ("train.max_steps=3", "quant=none")
+    trainer, _, _ = parts(tiny(*common, "train.padding_free=true"), tmp_path / "parts")
+    assert "attention_mask" not in trainer.data_collator(list(trainer.train_dataset.select(range(2))))
     padded = launched(tiny(*common), "padded")
     flat = launched(tiny(*common, "train.padding_free=true"), "flat")
     assert train_losses(flat) == pytest.approx(train_losses(padded), rel=1e-5)
 
 
-@pytest.mark.parametrize("quant", ["nf4", "nf4_double", "fp4", "int8", "none"])
-@pytest.mark.parametrize("adapter", ["default", "dora", "rslora"])
+@pytest.mark.parametrize(("quant", "adapter"), [
+    *((quant, "default") for quant in ("nf4", "nf4_double", "fp4", "int8", "none")),
+    ("nf4", "dora"), ("none", "dora"), ("nf4", "rslora"), ("int8", "rslora"),
+])  # fmt: skip
 def test_every_quantisation_learns_with_every_adapter(quant: str, adapter: str, launched: Callable[..., Path]) -> None:
     losses = train_losses(
         launched(tiny(f"quant={quant}", f"lora={adapter}", "train.max_steps=6", "evaluation.times=0"))
@@ -273,6 +322,6 @@ def test_every_quantisation_learns_with_every_adapter(quant: str, adapter: str, 
 
 @pytest.mark.parametrize("init", ["gaussian", "olora", "orthogonal", "pissa"])
 def test_every_start_of_the_adapter_trains(init: str, launched: Callable[..., Path]) -> None:
-    quant = "none" if init == "pissa" else "nf4"
+    quant = "none" if init in ("pissa", "orthogonal") else "nf4"
     folder = launched(tiny(f"lora.init={init}", f"quant={quant}", "lora.r=4", "train.max_steps=6"))
     assert train_losses(folder)[-1] < train_losses(folder)[0]

@@ -15,7 +15,7 @@ from lorasweep import metrics
 from lorasweep.evaluation import Scores, schedule
 from lorasweep.judge import Judge
 from lorasweep.model import build_model
-from lorasweep.record import Launch
+from lorasweep.record import Launch, wandb_id
 from lorasweep.rules import UserError
 from lorasweep.run import budget, train
 from lorasweep.schema import Evaluation
@@ -207,6 +207,52 @@ def test_tokens_are_counted_without_padding_and_without_first_tokens() -> None:
     assert counter.read() == (5, 3)
 
 
+def test_answers_with_square_brackets_are_shown_as_they_are(launched: Callable[..., Path], tmp_path: Path) -> None:
+    rows = [{"prompt": f"q{index}", "completion": "[/INST] [red]done"} for index in range(12)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    launched(composed(
+        "model=tiny", "tracking.wandb=disabled", "data=jsonl", f"data.files={tmp_path}/rows.jsonl", "train.max_steps=1",
+        "evaluation.generate=1", "evaluation.max_new_tokens=4",
+    ))  # fmt: skip
+
+
+def test_a_loss_that_is_not_finite_at_an_evaluation_is_divergence(launched: Callable[..., Path]) -> None:
+    folder = launched(tiny("optim=sgd", "optim.lr=1e38", "scheduler=constant", "train.max_steps=1"), expect="diverged")
+    assert "evaluation loss is not finite" in str(summary_of(folder)["error"])
+
+
+@pytest.mark.parametrize(("text", "overrides", "words"), [
+    ("", (), "data that can be read"),
+    ('{"prompt": "a", "comp', (), "data that can be read"),
+    ('{"prompt": "a", "completion": "b"}', (), "cannot be divided into train and eval"),
+    ('{"a": "x", "b": "y"}\n' * 9, (), "which say nothing by name"),
+    ('{"prompt": "a", "completion": "b"}\n' * 9, ("data.prompt='{'", "data.completion='{completion}'"), "in braces"),
+    ('{"prompt": "a", "completion": "b"}\n' * 9, ("data.prompt='{}'", "data.completion='{completion}'"), "in braces"),
+    ('{"messages": "hello"}\n' * 9, (), "lists of messages"),
+    ('{"messages": [{"who": "me"}]}\n' * 9, (), "messages with role and content"),
+    ('{"input_ids": [1, 2, 99999]}\n' * 9, (), "ids below"),
+    ('{"input_ids": [1, 2], "labels": [1]}\n' * 9, (), "as many labels"),
+    ('{"text": "a b c"}\n' * 9, ("evaluation.objective=exact_match", "evaluation.generate=2"), "a question and an answer apart"),
+])  # fmt: skip
+def test_data_that_cannot_be_learnt_from_is_a_users_mistake(
+    text: str, overrides: tuple[str, ...], words: str, tmp_path: Path
+) -> None:
+    path, folder = tmp_path / "rows [1].jsonl", tmp_path / "run"
+    path.write_text(text)
+    folder.mkdir()
+    given = (
+        "model=tiny",
+        "tracking.wandb=disabled",
+        "verbosity=quiet",
+        "data=jsonl",
+        f"data.files='{path}'",
+        *overrides,
+    )
+    with pytest.raises(UserError, match=words):
+        train(composed(*given, "train.max_steps=1"), Launch(folder, []))
+    assert not folder.exists() or overrides[:1] == ("evaluation.objective=exact_match",)
+
+
 def test_a_folder_in_use_is_refused(launched: Callable[..., Path]) -> None:
     folder = launched(tiny("train.max_steps=1"))
     with pytest.raises(UserError, match="holds another run"):
@@ -218,6 +264,11 @@ def test_warmup_longer_than_the_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="which has 2 steps"):
         train(tiny("train.max_steps=2", "scheduler.warmup=5"), Launch(tmp_path / "run", []))
     assert summary_of(tmp_path / "run")["state"] == "failed"
+
+
+def test_every_trial_of_every_study_has_a_w_and_b_id_of_its_own() -> None:
+    names = ["runs/2026_a", "studies/one_b/trials/0", "studies/one_b/trials/1", "studies/two_c/trials/0"]
+    assert [wandb_id(Path(f"/x/outputs/{name}")) for name in names] == ["2026_a", "one_b-0", "one_b-1", "two_c-0"]
 
 
 def test_bugs_leave_a_traceback_in_the_folder_and_go_on_as_exceptions(
@@ -269,7 +320,7 @@ def test_the_command_of_the_readme_trains(tmp_path: Path) -> None:
 def test_several_values_with_m_are_one_run_each(tmp_path: Path) -> None:
     done = command("-m", *TINY, "lora.r=2,4", "data.limit=24", "train.max_steps=1", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    configs = sorted((tmp_path / "outputs" / "studies").glob("*/trials/*/run.yaml"))
+    configs = sorted((tmp_path / "outputs" / "studies").glob("grid_*/trials/*/run.yaml"))
     assert [yaml.safe_load(path.read_text())["lora"]["r"] for path in configs] == [2, 4]
 
 
@@ -299,7 +350,11 @@ def test_a_run_on_local_data_opens_no_connection(tmp_path: Path) -> None:
         "        open('connections', 'a').write(f'{address}\\n')\n"
         "        raise OSError('no network')\n"
         "    return plain(self, address)\n"
+        "def resolve(host, *rest, **options):\n"
+        "    open('connections', 'a').write(f'{host}\\n')\n"
+        "    raise OSError('no network')\n"
         "socket.socket.connect = socket.socket.connect_ex = connect\n"
+        "socket.getaddrinfo = resolve\n"
     )
     environment = {"PYTHONPATH": str(tmp_path), "HF_HUB_OFFLINE": "0"}
     done = command("experiment=smoke", "tracking.wandb=disabled", cwd=tmp_path, **environment)

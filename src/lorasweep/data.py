@@ -76,7 +76,10 @@ def load_splits(data: Data) -> dict[str, Dataset]:
     fractions = {"eval": data.eval_fraction, "test": data.test_fraction}
     for name, rows in held_out.items():
         if rows is None and fractions[name]:
-            count = min(max(1, round(fractions[name] * len(train))), len(order) - 1)
+            count = max(1, round(fractions[name] * len(train)))
+            if count >= len(order):
+                allowed = f"0, or more rows: {len(train)} cannot be divided into train and {name}"
+                raise UserError(Problem(f"data.{name}_fraction", fractions[name], allowed))
             held_out[name], order = train.select(sorted(order[:count].tolist())), order[count:]
     rest = train.select(sorted(order.tolist()))
     return {"train": rest, **{name: rows for name, rows in held_out.items() if rows is not None}}

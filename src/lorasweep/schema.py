@@ -322,8 +322,10 @@ def _budget_conflicts(train: Train) -> Iterator[Problem]:
 
 
 def _model_conflicts(run: Run) -> Iterator[Problem]:
-    if run.lora.init == "pissa" and run.quant.method != "none":
-        yield Problem("lora.init", "pissa", "another init, or quant=none: PiSSA takes the base apart in full precision")
+    if run.lora.init in ("pissa", "orthogonal") and run.quant.method != "none":
+        yield Problem("lora.init", run.lora.init, "another init, or quant=none: it starts from unquantised weights")
+    if run.lora.use_dora and run.quant.method == "int8":
+        yield Problem("lora.use_dora", True, "false, or a 4-bit or unquantised base: DoRA fails on int8 layers")
     if run.lora.use_dora and run.lora.init in ("olora", "pissa"):
         yield Problem("lora.init", run.lora.init, "default, gaussian or orthogonal together with lora.use_dora")
     if run.lora.init == "orthogonal" and run.lora.r % 2:
