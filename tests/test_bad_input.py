@@ -58,7 +58,7 @@ WRONG = [
     (f"data.eval_files={ROOT}/train.py", "data.eval_files", "belongs to data.source=files"),
     ("data.eval_split=test", "data.eval_split", "belongs to data.source=hub"),
     ("data.system=Hello", "data.system", "goes with data.prompt"),
-    ("lora.init=orthogonal lora.r=3", "lora.r", "an even number"),
+    ("lora.init=orthogonal quant=none lora.r=3", "lora.r", "an even number"),
     ("evaluation.objective=exact_match data.eval_fraction=0", "data.eval_fraction", "need evaluation rows"),
     ("scheduler=constant scheduler.warmup=0.1", "scheduler.warmup", "constant has none"),
     ("evaluation.objective=accuracy", "evaluation.objective", "one of loss, exact_match"),
