@@ -32,7 +32,7 @@ def test_every_command_composes(page: str, line: str, tmp_path: Path, monkeypatc
     line = re.sub(r"outputs/runs/<time>", str(tmp_path), line)
     if "experiment=saved" in line:
         claim(tmp_path, composed())
-    composed(*shlex.split(line))
+    assert composed(*shlex.split(line)).model.name
 
 
 @pytest.mark.slow

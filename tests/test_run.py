@@ -210,10 +210,11 @@ def test_tokens_are_counted_without_padding_and_without_first_tokens() -> None:
 def test_answers_with_square_brackets_are_shown_as_they_are(launched: Callable[..., Path], tmp_path: Path) -> None:
     rows = [{"prompt": f"q{index}", "completion": "[/INST] [red]done"} for index in range(12)]
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    launched(composed(
+    folder = launched(composed(
         "model=tiny", "tracking.wandb=disabled", "data=jsonl", f"data.files={tmp_path}/rows.jsonl", "train.max_steps=1",
         "evaluation.generate=1", "evaluation.max_new_tokens=4",
     ))  # fmt: skip
+    assert "[/INST] [red]done" in (folder / "evaluation.jsonl").read_text()
 
 
 def test_a_loss_that_is_not_finite_at_an_evaluation_is_divergence(launched: Callable[..., Path]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -45,11 +46,13 @@ class Terminal:
             ("optimizer", f"{optim.name}, lr {optim.lr:g} {scheduler.name}, {trainer.args.max_steps} steps"),
             ("device", f"{device.name}, {device.memory_gib:.0f} GiB"),
             *((name, _counted(split.counts)) for name, split in splits.items()),
-            ("folder", str(folder)),
+            ("folder", os.path.relpath(folder)),
         ]
         if run.model.trust_remote_code:
             self.say("model.trust_remote_code: running Python code that came with the model", style="bold red")
         self._table("", rows)
+        if run.evaluation.untuned and "eval" in splits:
+            self.say("scoring the untuned model, then training", style="dim")
 
     def summary(self, summary: Mapping[str, Any], device: Device, folder: Path) -> None:
         """Show what came of the run."""
@@ -62,18 +65,20 @@ class Terminal:
             ("time", f"{summary['train/seconds']:.1f} s for {summary['steps']} steps"),
             ("speed", f"{summary['tokens/per_second']:,.0f} tokens/s,"
                       f" {summary['tokens/supervised_per_second']:,.0f} supervised"),
-            ("adapter", f"{summary['adapter/parameters']:,} parameters, {summary['adapter/dtypes']}, {folder}/adapter"),
+            ("adapter", f"{os.path.relpath(folder)}/adapter, {summary['adapter/dtypes']}"),
         ]  # fmt: skip
         for name, words in (("eval/loss", "evaluation loss"), ("eval/exact_match", "exact match")):
             if name in summary:
                 before = f"{summary[f'untuned/{name}']:.3f} -> " if f"untuned/{name}" in summary else ""
                 rows.insert(0, (words, f"{before}{summary[name]:.3f}"))
+        self.console.print()
         self._table("Summary", rows)
 
     def answers(self, before: Scores | None, after: Scores | None, most: int = 8) -> None:
         """Show answers of the untuned and of the tuned model side by side."""
         if not after or not after.answers:
             return
+        self.console.print()
         table = Table(title="Answers", title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0))
         for heading in ("expected", "before", "after"):
             table.add_column(heading, max_width=36, overflow="ellipsis", no_wrap=True)
