@@ -60,7 +60,6 @@ WRONG = [
     ("data.system=Hello", "data.system", "goes with data.prompt"),
     ("lora.init=orthogonal quant=none lora.r=3", "lora.r", "an even number"),
     ("evaluation.objective=exact_match data.eval_fraction=0", "data.eval_fraction", "need evaluation rows"),
-    ("scheduler=constant scheduler.warmup=0.1", "scheduler.warmup", "constant has none"),
     ("evaluation.objective=accuracy", "evaluation.objective", "one of loss, exact_match"),
     ("tracking.wandb=no", "tracking.wandb", "one of auto"),
     ("model.chat_template=nothing.jinja", "model.chat_template", "an existing file"),

@@ -85,6 +85,12 @@ def test_a_group_on_the_command_line_wins_over_every_experiment(experiment: str,
     assert getattr(chosen, key) == getattr(alone, key)
 
 
+@pytest.mark.parametrize("experiment", [path.stem for path in FILES["experiment"]])
+@pytest.mark.parametrize("scheduler", [path.stem for path in FILES["scheduler"]])
+def test_every_schedule_goes_with_every_experiment(experiment: str, scheduler: str) -> None:
+    assert composed(f"experiment={experiment}", f"scheduler={scheduler}").scheduler.name == scheduler
+
+
 def test_a_value_on_the_command_line_wins_over_the_experiment() -> None:
     assert composed("experiment=llama2_guanaco", "lora.r=32").lora.r == 32
 

@@ -261,6 +261,12 @@ def test_a_folder_in_use_is_refused(launched: Callable[..., Path]) -> None:
     assert summary_of(folder)["state"] == "complete"
 
 
+def test_a_warmup_that_has_no_effect_is_said_to_have_none(launched: Callable[..., Path]) -> None:
+    folder = launched(tiny("scheduler=constant", "scheduler.warmup=0.5", "train.max_steps=2"))
+    assert "scheduler.warmup=0.5 has no effect" in (folder / "train.log").read_text()
+    assert [entry["train/lr"] for entry in metrics.read(folder) if "train/lr" in entry] == [0.01, 0.01]
+
+
 def test_warmup_longer_than_the_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="which has 2 steps"):
         train(tiny("train.max_steps=2", "scheduler.warmup=5"), Launch(tmp_path / "run", []))

@@ -10,12 +10,12 @@ from lorasweep.schema import Scheduler
 
 def scheduler_arguments(scheduler: Scheduler, total_steps: int) -> dict[str, Any]:
     """Return the trainer's arguments for a schedule over `total_steps` optimizer steps."""
-    kwargs = dict(scheduler.kwargs)
+    kwargs, warmup = dict(scheduler.kwargs), 0.0 if scheduler.name == "constant" else scheduler.warmup
     if scheduler.name == "warmup_stable_decay":
         kwargs.setdefault("num_decay_steps", steps(scheduler.decay, total_steps))
     return {
         "lr_scheduler_type": scheduler.name,
-        "warmup_steps": steps(scheduler.warmup, total_steps),
+        "warmup_steps": steps(warmup, total_steps),
         "lr_scheduler_kwargs": kwargs,
     }
 

@@ -304,8 +304,6 @@ def _evaluation_conflicts(run: Run) -> Iterator[Problem]:
 
 
 def _scheduler_conflicts(scheduler: Scheduler) -> Iterator[Problem]:
-    if scheduler.name == "constant" and scheduler.warmup:
-        yield Problem("scheduler.warmup", scheduler.warmup, "0: constant has none (scheduler=constant_with_warmup has)")
     if scheduler.name == "cosine_with_min_lr" and not {"min_lr", "min_lr_rate"} & set(scheduler.kwargs):
         yield Problem("scheduler.kwargs", scheduler.kwargs, "min_lr or min_lr_rate: cosine_with_min_lr needs one")
 

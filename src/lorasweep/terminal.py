@@ -48,6 +48,10 @@ class Terminal:
             *((name, _counted(split.counts)) for name, split in splits.items()),
             ("folder", os.path.relpath(folder)),
         ]
+        if scheduler.name == "constant" and scheduler.warmup:
+            self.say(
+                f"scheduler.warmup={scheduler.warmup:g} has no effect: constant has none, constant_with_warmup has"
+            )
         if run.model.trust_remote_code:
             self.say("model.trust_remote_code: running Python code that came with the model", style="bold red")
         self._table("", rows)
