@@ -296,4 +296,4 @@ def _explained(error: BaseException) -> str:
             "train.batch_size (with train.grad_accum to make up for it), data.max_length, train.gradient_checkpointing"
         )
         return f"Out of memory. What helps: {knobs}.\n{str(error).splitlines()[0]}"
-    return f"Stopped: {error or 'interrupted'}"
+    return f"Stopped: {str(error) or 'interrupted'}"
