@@ -15,9 +15,10 @@ from datasets import Dataset, load_dataset
 from transformers import PreTrainedTokenizerBase
 
 from lorasweep import cache, demo_rows
+from lorasweep.local_files import local_files
 from lorasweep.rendering import Rendered, render, row_format
 from lorasweep.rules import Problem, UserError
-from lorasweep.schema import Data, local_files
+from lorasweep.schema import Data
 
 IGNORED = -100
 """The label of a token that does not count in the loss."""

@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from lorasweep import schema
 from lorasweep.compose.command_line import CommandLine
 from lorasweep.compose.composition import SECRET_NAME, checked_run
+from lorasweep.conflicts import conflicts
 from lorasweep.record import Launch
 from lorasweep.rules import MISSING, UserError, check
 
@@ -62,7 +63,7 @@ def to_run(config: DictConfig) -> schema.Run:
     run = OmegaConf.to_object(config)
     assert isinstance(run, schema.Run)
     # Of several values on the command line, this combination has not been checked yet.
-    if problems := [*check(asdict(run), schema.Run), *schema.conflicts(run)]:
+    if problems := [*check(asdict(run), schema.Run), *conflicts(run)]:
         raise UserError(problems)
     return run
 

@@ -27,6 +27,8 @@ from yaml import YAMLError
 
 from lorasweep import schema
 from lorasweep.compose.command_line import CommandLine
+from lorasweep.conflicts import conflicts
+from lorasweep.local_files import local_files
 from lorasweep.rules import MISSING, Problem, UserError, build, check, nearest
 
 CODE_KEYS = {"_target_", "_partial_", "_args_", "_recursive_", "_convert_"}
@@ -94,7 +96,7 @@ class Composition:
         found = list(_code_problems(values))
         found += list(check(values, schema.Run))
         self.run = build(values, schema.Run, {problem.key for problem in found})
-        found += [problem for problem in schema.conflicts(self.run) if problem.key not in {p.key for p in found}]
+        found += [problem for problem in conflicts(self.run) if problem.key not in {p.key for p in found}]
         found += _missing_files(self.run.data, self.run.model)
         found += _hydra_problems(OmegaConf.to_container(composed.hydra, resolve=False), untouched)
         found += _folder_problems(folder, self.line.multirun)
@@ -235,7 +237,7 @@ def _missing_files(data: schema.Data, model: schema.Model) -> Iterator[Problem]:
     for name in ("files", "eval_files", "test_files"):
         given = getattr(data, name)
         for pattern in [given] if isinstance(given, str) else given or []:
-            if not schema.local_files(pattern):
+            if not local_files(pattern):
                 yield Problem(f"data.{name}", pattern, "an existing file, or a pattern that matches one")
     template = model.chat_template
     if template and template.endswith((".jinja", ".j2")) and not Path(template).is_file():

@@ -1,0 +1,13 @@
+"""Which files a path or a pattern in a config means."""
+
+from __future__ import annotations
+
+from glob import glob
+from pathlib import Path
+
+
+def local_files(pattern: str) -> list[str]:
+    """Return the files a path or a pattern names, sorted; a path that exists is taken literally."""
+    if Path(pattern).is_file():
+        return [pattern]
+    return sorted(path for path in glob(pattern, recursive=True) if Path(path).is_file())
