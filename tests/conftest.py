@@ -1,11 +1,13 @@
 """Fixtures: a cache of its own, no network, runs composed and trained as a user would."""
 
+import json
 import os
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("LORASWEEP_CACHE", tempfile.mkdtemp(prefix="lorasweep-tests-"))
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -37,6 +39,25 @@ def problems(*overrides: str) -> list[Problem]:
 def tiny(*overrides: str) -> schema.Run:
     """A run of the tiny model on a few generated rows."""
     return composed(*TINY, "data.limit=24", "evaluation.generate=0", *overrides)
+
+
+def tokenised(
+    rows: list[dict[str, Any]],
+    data: schema.Data,
+    tokenizer: Any,
+    longest: int | None = None,
+    empty: bool = False,
+) -> Any:
+    """A split of these rows; `empty` lets one pass in which nothing is learnt."""
+    from datasets import Dataset
+
+    from lorasweep.data import Source, kept_rows
+    from lorasweep.data.encoding import encode
+
+    source = Source(Dataset.from_list(rows), json.dumps(rows))
+    split = kept_rows(encode(source, data, tokenizer, longest or data.max_length))
+    assert empty or len(split.rows)
+    return split
 
 
 @pytest.fixture

@@ -1,26 +1,23 @@
-"""What a row becomes: text, learnt part, tokens, labels; how rows are split, cut, dropped and counted."""
+"""How rows are loaded, kept on disk, split, cut, dropped and counted (what of them is learnt: test_masks.py)."""
 
 import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import pytest
 from datasets import Dataset
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerBase
 
-from lorasweep import demo_rows, random_model
-from lorasweep.data import IGNORED, build_datasets, fingerprint, load_splits, tokenise
+from lorasweep import cache, demo_rows
+from lorasweep.data import IGNORED, build_datasets, divide, fingerprint, load
 from lorasweep.model import build_tokenizer
 from lorasweep.rules import UserError
-from lorasweep.schema import Data, Model, Shape
-
-LLAMA3 = (
-    "{{ bos_token }}{% for message in messages %}<|start_header_id|>{{ message['role'] }}<|end_header_id|>\n\n"
-    "{{ message['content'] }}<|eot_id|>{% endfor %}"
-    "{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
-)
+from lorasweep.schema import Data, Model
+from tests.conftest import tokenised
 
 
 @pytest.fixture(scope="module")
@@ -28,171 +25,37 @@ def tokenizer() -> PreTrainedTokenizerBase:
     return build_tokenizer(Model(source="random", name="tiny"))
 
 
-@pytest.fixture
-def llama3() -> PreTrainedTokenizerBase:
-    """A tokenizer with Llama 3's special tokens and template."""
-    made = random_model._train_tokenizer()
-    made.add_special_tokens({
-        "bos_token": "<|begin_of_text|>", "eos_token": "<|eot_id|>",
-        "additional_special_tokens": ["<|start_header_id|>", "<|end_header_id|>"],
-    })  # fmt: skip
-    made.chat_template = LLAMA3
-    assert isinstance(made, PreTrainedTokenizerBase)
-    return made
-
-
-def learnt(rows: list[dict[str, Any]], data: Data, tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """The text of the supervised tokens of every row."""
-    split = tokenise(Dataset.from_list(rows), data, tokenizer, data.max_length)
-    return [tokenizer.decode([token for token in row["labels"] if token != IGNORED]) for row in split.rows]
-
-
-def whole(rows: list[dict[str, Any]], data: Data, tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    return [
-        tokenizer.decode(row["input_ids"])
-        for row in tokenise(Dataset.from_list(rows), data, tokenizer, data.max_length).rows
-    ]
-
-
-ASK = [{"role": "user", "content": "What is 2 plus 3?"}, {"role": "assistant", "content": "5"}]
-
-
-def test_of_a_prompt_and_its_completion_the_answer_and_the_stop_token_are_learnt(
-    tokenizer: PreTrainedTokenizerBase,
-) -> None:
-    assert learnt([{"prompt": "What is 2 plus 3?", "completion": "5"}], Data(), tokenizer) == ["5<|im_end|>\n"]
-
-
-def test_of_a_chat_every_assistant_turn_is_learnt_and_nothing_else(tokenizer: PreTrainedTokenizerBase) -> None:
-    turns = [*ASK, {"role": "user", "content": "And 1 more?"}, {"role": "assistant", "content": "6"}]
-    assert learnt([{"messages": turns}], Data(), tokenizer) == ["5<|im_end|>\n6<|im_end|>\n"]
-
-
-def test_sharegpt_turns_are_chat_turns(tokenizer: PreTrainedTokenizerBase) -> None:
-    rows = [{"conversations": [{"from": "human", "value": "What is 2 plus 3?"}, {"from": "gpt", "value": "5"}]}]
-    assert learnt(rows, Data(), tokenizer) == ["5<|im_end|>\n"]
-    assert whole(rows, Data(), tokenizer) == whole([{"messages": ASK}], Data(), tokenizer)
-
-
-def test_prompts_and_completions_of_messages_are_chats(tokenizer: PreTrainedTokenizerBase) -> None:
-    rows = [{"prompt": ASK[:1], "completion": ASK[1:]}]
-    assert whole(rows, Data(), tokenizer) == whole([{"messages": ASK}], Data(), tokenizer)
-    assert learnt(rows, Data(), tokenizer) == ["5<|im_end|>\n"]
-
-
-def test_messages_without_content_are_empty_turns(tokenizer: PreTrainedTokenizerBase) -> None:
-    rows = [
-        {"messages": [{"role": "system", "content": ""}, *ASK]},
-        {"messages": [{"role": "system", "content": None}, *ASK]},
-    ]
-    assert learnt(rows, Data(), tokenizer) == ["5<|im_end|>\n"] * 2
-
-
-def test_on_request_prompts_are_learnt_too(tokenizer: PreTrainedTokenizerBase) -> None:
-    data = Data(response_only=False)
-    assert learnt([{"messages": ASK}], data, tokenizer) == whole([{"messages": ASK}], data, tokenizer)
-
-
-def test_columns_are_mapped_by_templates(tokenizer: PreTrainedTokenizerBase) -> None:
-    data = Data(prompt="{instruction}\n\n{input}", completion="{output}")
-    rows = [
-        {"instruction": "Add", "input": "2 3", "output": "5"},
-        {"instruction": "Add 2 and 3", "input": "", "output": "5"},
-    ]
-    first, second = whole(rows, data, tokenizer)
-    assert "user\nAdd\n\n2 3<|im_end|>" in first
-    assert "user\nAdd 2 and 3<|im_end|>" in second
-
-
-def test_without_a_chat_template_prompt_and_completion_are_joined_as_they_are(
-    tokenizer: PreTrainedTokenizerBase,
-) -> None:
-    rows = [{"prompt": "2 plus 3 is ", "completion": "5"}]
-    assert whole(rows, Data(format="completion"), tokenizer) == ["2 plus 3 is 5<|im_end|>"]
-    assert learnt(rows, Data(format="completion"), tokenizer) == [" 5<|im_end|>"], "the space merged into the answer"
-
-
-def test_text_is_learnt_whole_and_ends_with_the_stop_token_once(tokenizer: PreTrainedTokenizerBase) -> None:
-    rows = [{"text": "river stone"}, {"text": "river stone<|im_end|>"}, {"text": "river stone<|im_end|>\n"}]
-    assert [text.rstrip() for text in learnt(rows, Data(), tokenizer)] == ["river stone<|im_end|>"] * 3
-
-
-def test_prerendered_text_gets_no_second_first_token(llama3: PreTrainedTokenizerBase) -> None:
-    text = llama3.apply_chat_template(ASK, tokenize=False)
-    (row,) = tokenise(Dataset.from_list([{"text": text}]), Data(), llama3, None).rows
-    assert row["input_ids"].count(llama3.bos_token_id) == 1
-
-
-DOPPLER = {
-    "instruction_part": "<|start_header_id|>user<|end_header_id|>\n\n",
-    "response_part": "<|start_header_id|>assistant<|end_header_id|>\n\n",
-}
-
-
-def test_the_second_tutorials_parts_leave_exactly_answers_and_stop_tokens(llama3: PreTrainedTokenizerBase) -> None:
-    turns = [
-        {"role": "user", "content": "Describe the Doppler effect."}, {"role": "assistant", "content": "Pitch follows motion."},
-        {"role": "user", "content": "Why?"}, {"role": "assistant", "content": "Waves bunch up."},
-    ]  # fmt: skip
-    text = llama3.apply_chat_template(turns, tokenize=False)
-    assert learnt([{"text": text}], Data(**DOPPLER), llama3) == [
-        "Pitch follows motion.<|eot_id|>Waves bunch up.<|eot_id|>"
-    ]
-    assert learnt([{"messages": turns}], Data(), llama3) == learnt([{"text": text}], Data(**DOPPLER), llama3)
-
-
-def test_answers_cannot_be_found_in_text_without_a_response_part(tokenizer: PreTrainedTokenizerBase) -> None:
-    with pytest.raises(UserError, match=r"data\.response_part"):
-        tokenise(Dataset.from_list([{"text": "a b"}]), Data(response_only=True), tokenizer, None)
-
-
-def test_a_response_part_that_never_matches_is_named() -> None:
-    made = build_tokenizer(Model(source="random", name="tiny"))
-    data = Data(source="demo", limit=8, text="{prompt}", prompt=None, response_part="### Answer:", format="text")
-    with pytest.raises(UserError, match="is this text in the rows"):
-        build_datasets(data, made, None)
-
-
 def test_long_rows_are_cut_and_rows_with_nothing_left_are_dropped_and_counted(
     tokenizer: PreTrainedTokenizerBase,
 ) -> None:
     rows = [{"prompt": "short", "completion": "yes"}, {"prompt": "word " * 60, "completion": "never reached"}]
-    split = tokenise(Dataset.from_list(rows), Data(), tokenizer, 40)
-    assert (split.counts.rows, split.counts.kept, split.counts.cut, split.counts.dropped) == (2, 1, 1, 1)
-    assert split.counts.tokens == len(split.rows[0]["input_ids"])
-    assert split.counts.supervised_tokens == sum(label != IGNORED for label in split.rows[0]["labels"])
-
-
-def test_tokenised_rows_pass_as_they_are(tokenizer: PreTrainedTokenizerBase) -> None:
-    rows = [{"input_ids": [5, 6, 7], "labels": [IGNORED, 6, 7]}]
-    (row,) = tokenise(Dataset.from_list(rows), Data(), tokenizer, None).rows
-    assert (row["input_ids"], row["labels"]) == ([5, 6, 7], [IGNORED, 6, 7])
+    rows += [{"prompt": "blank", "completion": " "}, {"prompt": "cut", "completion": "yes " * 60}]
+    split = tokenised(rows, Data(), tokenizer, 40)
+    assert (split.counts.rows, split.counts.kept, split.counts.cut) == (4, 2, 1)
+    assert split.counts.dropped == {"cut off": 1, "empty": 1}
+    assert split.rows["row"][:] == [0, 3]
+    assert split.counts.tokens == sum(map(len, split.rows["input_ids"]))
+    assert split.counts.supervised_tokens == sum(label != IGNORED for row in split.rows for label in row["labels"])
 
 
 def test_unknown_columns_are_listed_with_the_yaml_that_would_map_them(tokenizer: PreTrainedTokenizerBase) -> None:
     with pytest.raises(UserError, match=r'data\.prompt="\{question\}".*question, answer'):
-        tokenise(Dataset.from_list([{"question": "a", "answer": "b"}]), Data(), tokenizer, None)
+        tokenised([{"question": "a", "answer": "b"}], Data(), tokenizer)
 
 
 def test_a_template_with_a_missing_column_lists_the_columns(tokenizer: PreTrainedTokenizerBase) -> None:
-    with pytest.raises(UserError, match="there is no quest"):
-        tokenise(
-            Dataset.from_list([{"question": "a", "answer": "b"}]),
-            Data(prompt="{quest}", completion="{answer}"),
-            tokenizer,
-            None,
-        )
+    with pytest.raises(UserError, match=r"question, answer; there is no quest\n  did you mean 'question'"):
+        tokenised([{"question": "a", "answer": "b"}], Data(prompt="{quest}", completion="{answer}"), tokenizer)
 
 
 def test_held_out_rows_are_the_same_every_time_and_in_no_other_split() -> None:
-    data = Data(source="demo", limit=50, eval_fraction=0.2, test_fraction=0.1)
-    once, again = load_splits(data), load_splits(data)
-    texts = {name: [row["prompt"] for row in rows] for name, rows in once.items()}
-    assert {name: len(rows) for name, rows in texts.items()} == {"train": 35, "eval": 10, "test": 5}
-    assert len(set().union(*map(set, texts.values()))) == 50
-    assert texts == {name: [row["prompt"] for row in rows] for name, rows in again.items()}
-    other = load_splits(Data(source="demo", limit=50, eval_fraction=0.2, test_fraction=0.1, split_seed=1))
-    assert [row["prompt"] for row in other["eval"]] != texts["eval"]
+    data = Data(source="demo", eval_fraction=0.2, test_fraction=0.1)
+    parts = divide(50, data, set())
+    assert {name: len(rows) for name, rows in parts.items()} == {"train": 35, "eval": 10, "test": 5}
+    assert sorted(chain.from_iterable(parts.values())) == list(range(50))
+    assert parts == divide(50, data, set())
+    assert divide(50, replace(data, split_seed=1), set())["eval"] != parts["eval"]
+    assert divide(50, data, {"eval"}).keys() == {"train", "test"}
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "json", "csv", "parquet"])
@@ -204,17 +67,106 @@ def test_local_files_of_every_kind_are_read(kind: str, tmp_path: Path, tokenizer
     assert (splits["train"].counts.kept, splits["eval"].counts.kept) == (9, 3)
 
 
-def test_a_file_changed_behind_its_modification_time_is_read_again(tmp_path: Path) -> None:
-    import os
+def files_of(path: Path, *rows: dict[str, str]) -> Data:
+    """Options for a new file with these rows, all of them for training."""
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return Data(source="files", files=str(path), eval_fraction=0)
+
+
+def kept_folders() -> set[Path]:
+    """The prepared data sets on disk."""
+    return {path for path in (cache.root() / "rows").glob("*") if path.is_dir()}
+
+
+def test_a_file_changed_behind_its_modification_time_is_read_again(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    def text(data: Data) -> str:
+        return str(tokenizer.decode(build_datasets(data, tokenizer, None)["train"].rows[0]["input_ids"]))
 
     path = tmp_path / "rows.jsonl"
-    path.write_text('{"text": "one"}\n')
+    data = files_of(path, {"text": "one"})
     times = (path.stat().st_atime, path.stat().st_mtime)
-    data = Data(source="files", files=str(path), eval_fraction=0)
-    assert load_splits(data)["train"]["text"][:] == ["one"]
-    path.write_text('{"text": "two"}\n')
+    assert text(data) == "one<|im_end|>"
+    files_of(path, {"text": "two"})
     os.utime(path, times)
-    assert load_splits(data)["train"]["text"][:] == ["two"]
+    assert text(data) == "two<|im_end|>"
+
+
+def test_prepared_rows_are_kept_until_anything_that_makes_them_changes(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    data = files_of(tmp_path / "rows.jsonl", {"text": "river stone"}, {"text": "green lemon"})
+
+    def made(data: Data, tokenizer: PreTrainedTokenizerBase = tokenizer, context: int | None = 64) -> int:
+        before = kept_folders()
+        build_datasets(data, tokenizer, context)
+        return len(kept_folders() - before)
+
+    assert made(data) == 1
+    assert made(data) == 0
+    assert made(replace(data, eval_fraction=0.5, split_seed=3, num_proc=2)) == 0, "how rows are divided is no matter"
+    assert made(replace(data, max_length=3)) == 1
+    assert made(replace(data, text="{text}!")) == 1
+    other = build_tokenizer(Model(source="random", name="tiny"))
+    assert made(data, other) == 0
+    other.chat_template = "{{ messages }}"
+    assert made(data, other) == 1
+    files_of(tmp_path / "elsewhere.jsonl", {"text": "river stone"}, {"text": "green lemon"})
+    assert made(replace(data, files=str(tmp_path / "elsewhere.jsonl"))) == 0, "the same content"
+
+
+def test_two_processes_that_prepare_the_same_rows_at_once_agree(tmp_path: Path) -> None:
+    files_of(tmp_path / "rows.jsonl", *({"text": f"river stone {number}"} for number in range(3000)))
+    program = (
+        "from lorasweep.data import build_datasets\nfrom lorasweep.model import build_tokenizer\n"
+        "from lorasweep.schema import Data, Model\n"
+        f"data = Data(source='files', files={str(tmp_path / 'rows.jsonl')!r}, eval_fraction=0.1)\n"
+        "splits = build_datasets(data, build_tokenizer(Model(source='random', name='tiny')), 64)\n"
+        "print({name: split.digest() for name, split in splits.items()})\n"
+    )
+    before = kept_folders()
+    both = [
+        subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, env=dict(os.environ))
+        for _ in range(2)
+    ]
+    printed = [process.communicate(timeout=300)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    assert printed[0] == printed[1] != ""
+    assert len(kept_folders() - before) == 1
+
+
+def test_rows_are_the_same_prepared_by_one_process_or_by_several(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerBase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = files_of(tmp_path / "rows.jsonl", *({"text": f"river stone {number}"} for number in range(2500)))
+    one = build_datasets(data, tokenizer, 64)["train"]
+    monkeypatch.setenv("LORASWEEP_CACHE", str(tmp_path / "other"))
+    two = build_datasets(replace(data, num_proc=2), tokenizer, 64)["train"]
+    assert len(list((tmp_path / "other" / "rows").glob("*/*.arrow"))) == 2
+    assert one.digest() == two.digest()
+    assert one.rows["row"][:] == two.rows["row"][:] == list(range(2500))
+
+
+def test_evaluation_rows_that_are_training_rows_too_are_counted(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    rows = [{"text": word} for word in ("river", "stone", "cloud", "tiger")]
+    data = files_of(tmp_path / "rows.jsonl", *rows)
+    files_of(tmp_path / "eval.jsonl", *rows[1:3], {"text": "lemon"})
+    splits = build_datasets(replace(data, eval_files=str(tmp_path / "eval.jsonl")), tokenizer, None)
+    assert splits["eval"].counts.also_in_train == 2
+    assert splits["train"].counts.also_in_train == 0
+
+
+def test_cells_of_a_csv_file_are_text(tmp_path: Path, tokenizer: PreTrainedTokenizerBase) -> None:
+    (tmp_path / "rows.csv").write_text("prompt,completion\n2 plus 1,3\nnull plus 2,\nNA,null\n")
+    data = Data(source="files", files=str(tmp_path / "rows.csv"))
+    assert load(data, data.files, None).rows.to_list() == [
+        {"prompt": "2 plus 1", "completion": "3"},
+        {"prompt": "null plus 2", "completion": ""},
+        {"prompt": "NA", "completion": "null"},
+    ]
 
 
 def test_the_fingerprint_follows_the_content(tokenizer: PreTrainedTokenizerBase) -> None:
@@ -242,23 +194,3 @@ def test_generated_rows_are_right_different_and_the_same_for_a_seed() -> None:
             "Write": lambda: words[-1],
         }[row["prompt"].split()[0]]
         assert row["completion"] == expected()
-
-
-TURNS = st.lists(
-    st.text(st.characters(codec="ascii", categories=["L", "N", "P", "Zs"]), min_size=1, max_size=12),
-    min_size=1,
-    max_size=4,
-)
-
-
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(TURNS)
-def test_every_mask_is_exactly_the_answers_by_a_slow_reading(contents: list[str]) -> None:
-    made = build_tokenizer(Model(source="random", name="tiny", shape=Shape()))
-    messages = [
-        {"role": ("user", "assistant")[index % 2], "content": text} for index, text in enumerate([*contents, "end"])
-    ]
-    expected = "".join(f"{item['content']}<|im_end|>\n" for item in messages if item["role"] == "assistant")
-    split = tokenise(Dataset.from_list([{"messages": messages}]), Data(), made, None)
-    texts = [made.decode([token for token in row["labels"] if token != IGNORED]) for row in split.rows]
-    assert texts == ([expected] if expected else [])

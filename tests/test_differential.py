@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from trl import SFTConfig, SFTTrainer
 
 from lorasweep import metrics, random_model
-from lorasweep.data import load_splits
+from lorasweep.data import divide, load
 from lorasweep.schema import Run
 from tests.conftest import tiny
 
@@ -30,12 +30,13 @@ def plain_losses(run: Run, folder: Path) -> list[float]:
     adapter = LoraConfig(
         r=16, lora_alpha=32, lora_dropout=run.lora.dropout, target_modules="all-linear", task_type="CAUSAL_LM"
     )
+    source = load(run.data, None, None).rows
     rows = [
         {
             "prompt": [{"role": "user", "content": row["prompt"]}],
             "completion": [{"role": "assistant", "content": row["completion"]}],
         }
-        for row in load_splits(run.data)["train"]
+        for row in source.select(divide(len(source), run.data, set())["train"])
     ]
     args = SFTConfig(
         output_dir=str(folder),

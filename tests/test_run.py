@@ -223,15 +223,13 @@ def test_a_loss_that_is_not_finite_at_an_evaluation_is_divergence(launched: Call
 
 
 @pytest.mark.parametrize(("text", "overrides", "words"), [
-    ("", (), "data that can be read"),
-    ('{"prompt": "a", "comp', (), "data that can be read"),
+    ("", (), "the file is empty"),
+    ('{"prompt": "a", "comp', (), "line 1: Unterminated string"),
     ('{"prompt": "a", "completion": "b"}', (), "cannot be divided into train and eval"),
     ('{"a": "x", "b": "y"}\n' * 9, (), "which say nothing by name"),
-    ('{"prompt": "a", "completion": "b"}\n' * 9, ("data.prompt='{'", "data.completion='{completion}'"), "in braces"),
-    ('{"prompt": "a", "completion": "b"}\n' * 9, ("data.prompt='{}'", "data.completion='{completion}'"), "in braces"),
-    ('{"messages": "hello"}\n' * 9, (), "lists of messages"),
+    ('{"messages": "hello"}\n' * 9, (), "a list of messages"),
     ('{"messages": [{"who": "me"}]}\n' * 9, (), "messages with role and content"),
-    ('{"input_ids": [1, 2, 99999]}\n' * 9, (), "ids below"),
+    ('{"input_ids": [1, 2, 99999]}\n' * 9, (), "ids from 0 to 499"),
     ('{"input_ids": [1, 2], "labels": [1]}\n' * 9, (), "as many labels"),
     ('{"text": "a b c"}\n' * 9, ("evaluation.objective=exact_match", "evaluation.generate=2"), "a question and an answer apart"),
 ])  # fmt: skip

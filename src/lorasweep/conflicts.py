@@ -79,7 +79,5 @@ def _data_conflicts(data: Data) -> Iterator[Problem]:
     if (data.prompt is None) != (data.completion is None):
         missing = "completion" if data.completion is None else "prompt"
         yield Problem(f"data.{missing}", None, "a template: data.prompt and data.completion come together")
-    if data.system and not data.prompt:
-        yield Problem("data.system", data.system, "null: it goes with data.prompt; messages bring their own")
     if data.instruction_part and not data.response_part:
         yield Problem("data.response_part", None, "the text that opens an answer: data.instruction_part is given")

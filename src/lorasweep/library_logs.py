@@ -28,6 +28,21 @@ def quiet_libraries() -> None:
 
 
 @contextmanager
+def progress_bars(wanted: bool) -> Iterator[None]:
+    """Let datasets show its progress in a terminal for a while, or not at all."""
+    import datasets
+
+    if wanted and sys.stderr.isatty():
+        datasets.enable_progress_bars()
+    else:
+        datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        datasets.disable_progress_bars()
+
+
+@contextmanager
 def keep_log(path: Path, verbosity: str) -> Iterator[None]:
     """Send log records and warnings to the run's log file; with verbosity debug to the console too."""
     root, level = logging.getLogger(), logging.DEBUG if verbosity == "debug" else logging.INFO

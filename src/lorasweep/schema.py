@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import string
 from dataclasses import dataclass, field
+from datetime import date
 from typing import Any
 
 from lorasweep.rules import choice, number, satisfying
@@ -22,6 +24,7 @@ SCHEDULERS = (
 )  # fmt: skip
 """The learning-rate schedules of transformers that depend on the step alone; a test compares the names."""
 
+TEMPLATE = "text with columns in braces, such as {question} (a brace itself: {{ or }})"
 DTYPES = ("auto", "bfloat16", "float16", "float32")
 
 
@@ -29,6 +32,21 @@ def _text_or_names(value: Any) -> bool:
     return (isinstance(value, str) and bool(value.strip())) or (
         isinstance(value, list) and bool(value) and all(isinstance(item, str) and item for item in value)
     )
+
+
+def _is_template(value: str) -> bool:
+    """Tell whether a text is a template over columns, each named in braces."""
+    try:
+        return all(name is None or re.match(r"[^\W\d]", name) for _, name, _, _ in string.Formatter().parse(value))
+    except ValueError:
+        return False
+
+
+def _is_date(value: str) -> bool:
+    try:
+        return bool(date.fromisoformat(value))
+    except ValueError:
+        return False
 
 
 @dataclass(kw_only=True, slots=True)
@@ -167,11 +185,18 @@ class Data:
     text, loss on all of it or on the parts after `response_part`. tokens: rows bring input_ids (and labels)."""
     messages: str | None = None
     """Column with chat messages, OpenAI (role, content) or ShareGPT (from, value) form."""
-    prompt: str | None = None
+    prompt: str | None = satisfying(None, TEMPLATE, _is_template)
     """Template over the columns, such as "{instruction}\\n{input}"."""
-    completion: str | None = None
-    system: str | None = None
-    text: str | None = None
+    completion: str | None = satisfying(None, TEMPLATE, _is_template)
+    system: str | None = satisfying(None, TEMPLATE, _is_template)
+    """Template of a system prompt, for conversations that bring none."""
+    text: str | None = satisfying(None, TEMPLATE, _is_template)
+    template_kwargs: dict[str, Any] = field(default_factory=dict)
+    """Further variables of the chat template, such as enable_thinking."""
+    template_date: str = satisfying("2024-07-26", "a date such as 2024-07-26", _is_date)
+    """What templates that write today's date get instead: rows are the same on every day."""
+    bad_rows: str = choice("error", "error", "drop")
+    """What to do about rows that cannot be rendered (null or a number for text, turns the template refuses)."""
     response_only: bool | None = None
     """Loss on completions and assistant turns only; false: on every token. Null: true wherever the format tells answers
     apart, which text does only with `response_part`."""

@@ -55,6 +55,12 @@ class Terminal:
         if run.model.trust_remote_code:
             self.say("model.trust_remote_code: running Python code that came with the model", style="bold red")
         self._table("", rows)
+        for name, split in splits.items():
+            if shared := split.counts.also_in_train:
+                self.say(
+                    f"{shared} of {split.counts.kept} {name} rows are training rows too: {name} flatters",
+                    style="yellow",
+                )
         if run.evaluation.untuned and "eval" in splits:
             self.say("scoring the untuned model, then training", style="dim")
 
@@ -150,7 +156,9 @@ class ProgressBar(TrainerCallback):
 def _counted(counts: Counts) -> str:
     words = [f"{counts.kept} rows", f"{counts.supervised_tokens:,} of {counts.tokens:,} tokens supervised"]
     words += [f"{counts.cut} cut"] if counts.cut else []
-    words += [f"{counts.dropped} dropped (nothing left to learn)"] if counts.dropped else []
+    words += [f"{count} dropped ({reason})" for reason, count in counts.dropped.items()]
+    words += [f"{counts.replaced_template} in TRL's variant of the chat template"] if counts.replaced_template else []
+    words += [f"{counts.also_in_train} also in train"] if counts.also_in_train else []
     return ", ".join(words)
 
 
