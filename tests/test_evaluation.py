@@ -61,10 +61,10 @@ def test_answers_are_the_same_alone_and_in_a_left_padded_batch(made: tuple) -> N
     assert all(answer.expected and answer.expected in " ".join(rows["answer"]) for answer in alone)
 
 
-def test_an_answer_is_exact_up_to_white_space_at_its_ends() -> None:
-    assert Answer("q", "42", " 42\n").exact
-    assert not Answer("q", "42", "42.").exact
-    assert Scores([1.0], [1], [Answer("q", "1", "1"), Answer("q", "1", "2")]).exact_match == 0.5
+def test_the_score_of_an_evaluation_is_the_mean_over_its_answers() -> None:
+    answers = [Answer("q", "1", "1", {"exact_match": 1.0}), Answer("q", "1", "2", {"exact_match": 0.0})]
+    assert Scores([1.0], [1], answers).metrics()["eval/exact_match"] == 0.5
+    assert "eval/exact_match" not in Scores([1.0], [1]).metrics()
 
 
 def test_scoring_leaves_mode_and_random_streams_alone(made: tuple) -> None:

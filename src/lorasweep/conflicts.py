@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from lorasweep.rules import Problem
+from lorasweep.rules import Problem, nearest
 from lorasweep.schema import Data, Run, Scheduler, Train
 
 
@@ -18,11 +18,18 @@ def conflicts(run: Run) -> Iterator[Problem]:
 
 
 def _evaluation_conflicts(run: Run) -> Iterator[Problem]:
-    data, wanted = run.data, run.evaluation.objective == "exact_match" or run.train.early_stopping
+    data, objective = run.data, run.evaluation.objective
+    names = [name.rpartition(":")[2] for name in run.evaluation.metrics]
+    if objective not in ("loss", *names):
+        allowed = f"one of {', '.join(('loss', *names))} (evaluation.metrics adds more)"
+        yield Problem("evaluation.objective", objective, allowed, nearest(objective, ("loss", *names)))
+    if len(set(names)) < len(names):
+        yield Problem("evaluation.metrics", run.evaluation.metrics, "names that differ, of functions too")
+    wanted = objective != "loss" or run.train.early_stopping
     if wanted and not (data.eval_fraction or data.eval_files or data.eval_split):
         yield Problem("data.eval_fraction", 0, "above 0: the objective and early stopping need evaluation rows")
-    if run.evaluation.objective == "exact_match" and not run.evaluation.generate:
-        yield Problem("evaluation.generate", 0, "at least 1: evaluation.objective=exact_match needs answers")
+    if objective != "loss" and not run.evaluation.generate:
+        yield Problem("evaluation.generate", 0, f"at least 1: evaluation.objective={objective} needs answers")
     if run.train.early_stopping and run.evaluation.times < 2:
         yield Problem("evaluation.times", run.evaluation.times, "at least 2: train.early_stopping compares evaluations")
 

@@ -3,41 +3,45 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import torch
 from datasets import Dataset
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
+from lorasweep.answer_metrics import build_metrics
 from lorasweep.data import IGNORED
 from lorasweep.device import Device
 from lorasweep.schema import Evaluation
 
+COLUMNS = ["prompt", "answer", "add_special_tokens", "cut"]
+
 
 @dataclass(frozen=True)
 class Answer:
-    """One generated answer beside what was expected."""
+    """One generated answer beside what was expected, and its scores by metric."""
 
     prompt: str
     expected: str
     generated: str
-
-    @property
-    def exact(self) -> bool:
-        """Whether the answer is the expected one, white space at the ends aside."""
-        return self.generated.strip() == self.expected.strip()
+    scores: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Scores:
-    """One evaluation: summed loss and supervised tokens of every row, in the order of the rows, and answers."""
+    """One evaluation: summed loss and supervised tokens of every row, in the order of the rows, and answers.
+
+    `rows` are their numbers in the data they come from.
+    """
 
     row_losses: list[float]
     row_tokens: list[int]
     answers: list[Answer] = field(default_factory=list)
+    rows: list[int] = field(default_factory=list)
 
     @property
     def loss(self) -> float:
@@ -45,14 +49,15 @@ class Scores:
         return math.fsum(self.row_losses) / sum(self.row_tokens)
 
     @property
-    def exact_match(self) -> float | None:
-        """Return the share of exact answers; None without answers."""
-        return sum(answer.exact for answer in self.answers) / len(self.answers) if self.answers else None
+    def answered(self) -> dict[str, float]:
+        """Return the mean score of the answers by metric; nothing without answers."""
+        names = self.answers[0].scores if self.answers else {}
+        return {name: math.fsum(answer.scores[name] for answer in self.answers) / len(self.answers) for name in names}
 
     def metrics(self) -> dict[str, float]:
         """Return the scores under metric names."""
         scores = {"eval/loss": self.loss, "eval/perplexity": math.exp(min(self.loss, 700.0))}
-        return scores if self.exact_match is None else {**scores, "eval/exact_match": self.exact_match}
+        return scores | {f"eval/{name}": score for name, score in self.answered.items()}
 
 
 class Evaluator:
@@ -61,12 +66,16 @@ class Evaluator:
     def __init__(self, rows: Dataset, tokenizer: PreTrainedTokenizerBase, settings: Evaluation, device: Device) -> None:
         rows = rows.select(range(min(len(rows), settings.max_samples or len(rows))))
         self.rows, self.tokenizer, self.settings, self.device = rows, tokenizer, settings, device
+        self.metrics = build_metrics(settings.metrics)
+        # A row cut short has lost its answer, and often part of its question.
+        asked = (row for row in rows.select_columns(COLUMNS) if row["prompt"] and not row["cut"])
+        self.asked = list(islice(asked, settings.generate))
 
     def __call__(self, model: Any) -> Scores:
         """Score a model whose head TRL has fused (see `run`): loss of every row, answers to the first few."""
         with scoring(model, self.device):
             losses, tokens = self._row_losses(model)
-            return Scores(losses, tokens, self._answers(model))
+            return Scores(losses, tokens, self._answers(model), self.rows["row"][:])
 
     def _row_losses(self, model: Any) -> tuple[list[float], list[int]]:
         examples = self.rows.select_columns(["input_ids", "labels"]).to_list()
@@ -81,11 +90,8 @@ class Evaluator:
         return losses, tokens
 
     def _answers(self, model: Any) -> list[Answer]:
-        rows = self.rows.select_columns(["prompt", "answer", "add_special_tokens"])
-        asked = [row for row in rows if row["prompt"]][: self.settings.generate]
-        return [
-            answer for batch in _batches(asked, self.settings.batch_size) for answer in self._generate(model, batch)
-        ]
+        batches = _batches(self.asked, self.settings.batch_size)
+        return [answer for batch in batches for answer in self._generate(model, batch)]
 
     def _generate(self, model: Any, rows: list[dict[str, Any]]) -> Iterator[Answer]:
         tokenizer = self.tokenizer
@@ -94,19 +100,29 @@ class Evaluator:
         outputs = model.generate(**batch, generation_config=self._greedy(model))
         for row, generated in zip(rows, outputs[:, batch["input_ids"].shape[1] :], strict=True):
             expected = tokenizer(row["answer"], add_special_tokens=False)["input_ids"]
-            texts = (tokenizer.decode(tokens, skip_special_tokens=True).strip() for tokens in (expected, generated))
-            yield Answer(row["prompt"], *texts)
+            texts = [tokenizer.decode(tokens, skip_special_tokens=True).strip() for tokens in (expected, generated)]
+            scores = {name: metric(texts[1], texts[0], row["prompt"]) for name, metric in self.metrics.items()}
+            yield Answer(row["prompt"], texts[0], texts[1], scores)
 
     def _greedy(self, model: Any) -> GenerationConfig:
-        stops = model.generation_config.eos_token_id
-        stops = {stops} if isinstance(stops, int) else set(stops or ())
         return GenerationConfig(
             do_sample=False,
             max_new_tokens=self.settings.max_new_tokens,
             repetition_penalty=1.0,
-            eos_token_id=sorted(stops | {self.tokenizer.eos_token_id}),
+            eos_token_id=stop_ids(model, self.tokenizer, [row["answer"] for row in self.asked]),
             pad_token_id=self.tokenizer.pad_token_id,
         )
+
+
+def stop_ids(model: Any, tokenizer: PreTrainedTokenizerBase, answers: Iterable[str] = ()) -> list[int]:
+    """Return the tokens that end an answer: the model's own, the tokenizer's, and the special ones `answers` end in."""
+    own = model.generation_config.eos_token_id
+    stops = {own} if isinstance(own, int) else set(own or ())
+    special = {token for token, added in tokenizer.added_tokens_decoder.items() if added.special}
+    for answer in answers:
+        ids = tokenizer(answer.rstrip(), add_special_tokens=False)["input_ids"]
+        stops |= special & set(ids[-1:])
+    return sorted(stops | {int(tokenizer.eos_token_id)})
 
 
 @contextmanager

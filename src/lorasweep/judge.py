@@ -102,7 +102,7 @@ class Judge(TrainerCallback):
             file.write(json.dumps({"step": step, **asdict(scores)}, ensure_ascii=False) + "\n")
 
     def _objective(self, scores: Scores) -> float:
-        value = scores.loss if self.settings.objective == "loss" else scores.exact_match
+        value = scores.loss if self.settings.objective == "loss" else scores.answered.get(self.settings.objective)
         if value is None:
             allowed = "loss: none of the evaluation rows has a question and an answer apart"
             raise UserError(Problem("evaluation.objective", self.settings.objective, allowed))

@@ -23,6 +23,7 @@ def check_inputs(run: Run) -> None:
     problems = list(_hub_problems(run))
     quiet_libraries()
     problems += _scheduler_problems(run.scheduler)
+    problems += _metric_problems(run.evaluation.metrics)
     if not any(problem.key.startswith("model.") for problem in problems):
         problems += _model_problems(run)
     if problems:
@@ -38,6 +39,16 @@ def _hub_problems(run: Run) -> Iterator[Problem]:
     for key, name, kind, revision in wanted:
         if name is not None and not Path(name).exists() and (problem := hub.problem(key, name, kind, revision)):
             yield problem
+
+
+def _metric_problems(names: list[str]) -> list[Problem]:
+    from lorasweep.answer_metrics import build_metrics
+
+    try:
+        build_metrics([name for name in names if ":" in name])
+    except UserError as error:
+        return error.problems
+    return []
 
 
 def _scheduler_problems(scheduler: Scheduler) -> Iterator[Problem]:

@@ -25,6 +25,9 @@ SCHEDULERS = (
 """The learning-rate schedules of transformers that depend on the step alone; a test compares the names."""
 
 TEMPLATE = "text with columns in braces, such as {question} (a brace itself: {{ or }})"
+ANSWER_METRICS = ("exact_match", "last_number", "rouge1", "rouge2", "rougeL")
+"""Scores of generated answers that need no code of the user's."""
+
 DTYPES = ("auto", "bfloat16", "float16", "float32")
 
 
@@ -252,7 +255,14 @@ class Train:
 class Evaluation:
     """How a run is judged: always the same unpacked rows, loss per supervised token."""
 
-    objective: str = choice("loss", "loss", "exact_match")
+    objective: str = "loss"
+    """loss (less is better), or one of `metrics` (more is better)."""
+    metrics: list[str] = satisfying(
+        lambda: ["exact_match"],
+        f"a list of {', '.join(ANSWER_METRICS)}, or module:function of your own",
+        lambda value: all(name in ANSWER_METRICS or re.fullmatch(r"[\w.]+:\w+", name) for name in value),
+    )
+    """How generated answers are scored. A function of yours takes answer, expected and, if it wants, prompt."""
     keep: str = choice("best", "best", "last")
     """Which adapter is kept, and whose objective is returned."""
     times: int = number(1, least=0)
@@ -262,7 +272,7 @@ class Evaluation:
     batch_size: int = number(8, least=1)
     max_samples: int | None = number(200, least=1)
     generate: int = number(0, least=0)
-    """Answer this many evaluation rows, greedily, and count exact matches."""
+    """Answer this many evaluation rows, greedily, and score the answers by `metrics`."""
     max_new_tokens: int = number(64, least=1)
 
 

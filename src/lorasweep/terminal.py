@@ -77,10 +77,10 @@ class Terminal:
                       f" {summary['tokens/supervised_per_second']:,.0f} supervised"),
             ("adapter", f"{os.path.relpath(folder)}/adapter, {summary['adapter/dtypes']}"),
         ]  # fmt: skip
-        for name, words in (("eval/loss", "evaluation loss"), ("eval/exact_match", "exact match")):
-            if name in summary:
-                before = f"{summary[f'untuned/{name}']:.3f} -> " if f"untuned/{name}" in summary else ""
-                rows.insert(0, (words, f"{before}{summary[name]:.3f}"))
+        for name in [name for name in summary if name.startswith("eval/") and name != "eval/perplexity"]:
+            before = f"{summary[f'untuned/{name}']:.3f} -> " if f"untuned/{name}" in summary else ""
+            words = {"loss": "evaluation loss"}.get(name[5:], name[5:].replace("_", " "))
+            rows.insert(0, (words, f"{before}{summary[name]:.3f}"))
         self.console.print()
         self._table("Summary", rows)
 
@@ -94,7 +94,7 @@ class Terminal:
             table.add_column(heading, max_width=36, overflow="ellipsis", no_wrap=True)
         for index, answer in enumerate(after.answers[:most]):
             untuned = before.answers[index].generated if before else ""
-            style = "green" if answer.exact else "red"
+            style = "green" if next(iter(answer.scores.values()), 0) >= 1 else "red"
             table.add_row(
                 Text(_line(answer.expected)), Text(_line(untuned)), Text(_line(answer.generated), style=style)
             )

@@ -211,7 +211,8 @@ def _messages(row: Mapping[str, Any], data: Data) -> list[dict[str, Any]]:
 def _message(turn: Any, column: str) -> dict[str, Any]:
     for role, content in (("role", "content"), ("from", "value")):
         if isinstance(turn, Mapping) and isinstance(turn.get(role), str):
-            speaker: str = ROLES.get(turn[role], turn[role])
+            said = str(turn[role])
+            speaker = ROLES.get(said, said)
             # A table gives every message every key: one that is null was not there.
             rest = {key: value for key, value in turn.items() if key not in (role, content) and value is not None}
             return {"role": speaker, "content": _content(turn.get(content), speaker, rest, column), **rest}
