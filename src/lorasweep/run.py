@@ -31,6 +31,7 @@ from lorasweep.quant import build_quantization, keep_gradients_on_cpu
 from lorasweep.rules import Problem, UserError
 from lorasweep.scheduler import scheduler_arguments
 from lorasweep.schema import Run
+from lorasweep.steps import Plan, StepTrainer, build_collator, build_plan
 from lorasweep.terminal import ProgressBar, Terminal
 from lorasweep.tokens import TokenCounter
 from lorasweep.tracking import Follower
@@ -68,6 +69,7 @@ def train(run: Run, launch: record.Launch) -> Result:
     try:
         tokenizer = build_tokenizer(run.model)
         splits = build_datasets(run.data, tokenizer, context_length(build_config(run.model)))
+        plan = build_plan(run.train, splits["train"].rows, record.data_seed(run))
     except UserError:
         with suppress(OSError):
             launch.folder.rmdir()  # Hydra has made it; nothing is in it yet
@@ -78,7 +80,7 @@ def train(run: Run, launch: record.Launch) -> Result:
     with keep_log(launch.folder / "train.log", run.verbosity):
         try:
             with _ending(ledger):
-                _train(run, launch, tokenizer, splits, ledger, follower)
+                _train(run, launch, tokenizer, splits, plan, ledger, follower)
         finally:
             if message := follower.finish():
                 ledger.terminal.say(message)
@@ -90,20 +92,22 @@ def _train(
     launch: record.Launch,
     tokenizer: PreTrainedTokenizerBase,
     splits: dict[str, Split],
+    plan: Plan | None,
     ledger: Ledger,
     follower: Follower,
 ) -> None:
     device, terminal = Device.current(run.model.dtype), ledger.terminal
     facts = {"data": fingerprint(run.data, splits), "model": _model_facts(run), "device": device.facts()}
+    facts |= {"steps": plan.facts()} if plan else {}
     record.write_record(launch.folder, run, launch.overrides, facts)
     follower.start()
-    trainer, memory = _prepare(run, tokenizer, splits["train"], device, launch.folder)
-    terminal.header(run, splits, trainer, device, launch.folder)
+    trainer, memory = _prepare(run, tokenizer, splits["train"], plan, device, launch.folder)
+    terminal.header(run, splits, plan, trainer, device, launch.folder)
     if run.data.packing:
         check_parity(trainer, device)
     judge = _judge(run, tokenizer, splits.get("eval"), device, trainer, ledger)
     judge.judge_untuned(trainer.model)
-    _fit(trainer, judge, ledger, device, memory)
+    _fit(trainer, splits["train"], judge, ledger, device, memory)
     judge.end(trainer.model)
     tokenizer.save_pretrained(launch.folder / "adapter")
     with suppress(OSError):
@@ -115,7 +119,7 @@ def _train(
 
 
 def _prepare(
-    run: Run, tokenizer: PreTrainedTokenizerBase, train: Split, device: Device, folder: Path
+    run: Run, tokenizer: PreTrainedTokenizerBase, train: Split, plan: Plan | None, device: Device, folder: Path
 ) -> tuple[SFTTrainer, PeakMemory]:
     """Load the base, add the adapter, build the trainer; memory counts from the loaded base on."""
     model = build_model(run.model, build_quantization(run.quant, device), device)
@@ -123,26 +127,37 @@ def _prepare(
         keep_gradients_on_cpu(model)
     memory = PeakMemory(device)
     adapted = lora.add_adapter(model, lora.build_adapter(run.lora), run.train.seed)
-    return build_trainer(run, adapted, tokenizer, train, device, folder), memory
+    return build_trainer(run, adapted, tokenizer, train, plan, device, folder), memory
 
 
 def build_trainer(
-    run: Run, model: PeftModel, tokenizer: PreTrainedTokenizerBase, train: Split, device: Device, folder: Path
+    run: Run,
+    model: PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    train: Split,
+    plan: Plan | None,
+    device: Device,
+    folder: Path,
 ) -> SFTTrainer:
     """Return TRL's trainer on tokenised rows, with the adapter in the precision it was made in."""
     rows = train.rows.select_columns(["input_ids", "labels"])
-    if run.data.packing:
-        length = run.data.max_length or context_length(model.config)
-        assert length
-        rows = pack(rows, length)
-    total_steps = budget(run, len(rows), train.counts.supervised_tokens)
+    packed_length = (run.data.max_length or context_length(model.config)) if run.data.packing else None
+    assert packed_length or not run.data.packing
+    trainer_class, collator = SFTTrainer, None
+    if plan:
+        trainer_class, collator = StepTrainer, build_collator(run.train, rows, tokenizer, packed_length)
+        rows = plan.dataset()
+    elif packed_length:
+        rows = pack(rows, packed_length)
+    total_steps = len(plan.steps) if plan else budget(run, len(rows), train.counts.supervised_tokens)
     values = lora.values(model)
     arguments = training_arguments(run, total_steps, device, folder)
     if arguments.n_gpu > 1:
         arguments._n_gpu = 1  # a run uses one GPU; left to itself, the trainer would spread it over all visible ones
-    trainer = SFTTrainer(
+    trainer = trainer_class(
         model=model,
         args=arguments,
+        data_collator=collator,
         train_dataset=rows,
         processing_class=tokenizer,
         callbacks=[StopOnNonFinite(scales_loss=device.mixed_precision == "fp16")],
@@ -162,14 +177,10 @@ def training_arguments(run: Run, total_steps: int, device: Device, folder: Path)
     checkpointing = device.is_gpu if train.gradient_checkpointing == "auto" else train.gradient_checkpointing
     return SFTConfig(
         output_dir=str(folder / "checkpoints"),
-        per_device_train_batch_size=train.batch_size,
-        gradient_accumulation_steps=train.grad_accum,
+        **_batch_arguments(run),
         max_steps=total_steps,
         max_grad_norm=train.max_grad_norm or 0.0,
         activation_checkpointing=checkpointing,
-        train_sampling_strategy="group_by_length" if train.group_by_length else "random",
-        padding_free=train.padding_free,
-        packing=run.data.packing,
         eval_packing=False,
         # Rows come tokenised, masked, cut and packed; TRL only collates them.
         max_length=None,
@@ -190,6 +201,23 @@ def training_arguments(run: Run, total_steps: int, device: Device, folder: Path)
         **optimizer_arguments(run.optim),
         **schedule,
     )
+
+
+def _batch_arguments(run: Run) -> dict[str, Any]:
+    train = run.train
+    if train.tokens_per_step:  # an item of the data is a step, which its collator divides into batches
+        return {
+            "per_device_train_batch_size": 1,
+            "train_sampling_strategy": "sequential",
+            "remove_unused_columns": False,
+        }
+    return {
+        "per_device_train_batch_size": train.batch_size,
+        "gradient_accumulation_steps": train.grad_accum,
+        "train_sampling_strategy": "group_by_length" if train.group_by_length else "random",
+        "padding_free": train.padding_free,
+        "packing": run.data.packing,
+    }
 
 
 def budget(run: Run, rows: int, supervised_tokens: int) -> int:
@@ -219,10 +247,11 @@ def _judge(
     return judge
 
 
-def _fit(trainer: SFTTrainer, judge: Judge, ledger: Ledger, device: Device, memory: PeakMemory) -> None:
+def _fit(trainer: SFTTrainer, train: Split, judge: Judge, ledger: Ledger, device: Device, memory: PeakMemory) -> None:
     counter = TokenCounter(trainer.model)
     bar = ProgressBar(ledger.terminal, trainer.args.max_steps)
-    trainer.add_callback(TrainingMetrics(ledger.metrics, counter, lambda: judge.seconds, bar.show))
+    epoch = train.counts.supervised_tokens
+    trainer.add_callback(TrainingMetrics(ledger.metrics, counter, epoch, lambda: judge.seconds, bar.show))
     trainer.add_callback(bar)
     memory.reset_peak()  # of the evaluation before
     start, aside = time.perf_counter(), judge.seconds
