@@ -54,9 +54,10 @@ def bins(lengths: Sequence[int], capacity: int) -> list[list[int]]:
 
 def check_parity(trainer: Any, device: Device) -> None:
     """Raise unless the rows of one packed row lose the same per token as each does alone."""
-    rows, collate = trainer.train_dataset, trainer.data_collator
-    if "rows" in rows.column_names:  # each item is a whole optimizer step
-        rows, collate = chain.from_iterable(collate.examples(step["rows"]) for step in rows), collate.collate
+    rows, collator = trainer.train_dataset, trainer.data_collator
+    collate = collator
+    if "rows" in rows.column_names:  # an item is a whole optimizer step
+        rows, collate = chain.from_iterable(collator.examples(step["rows"]) for step in rows), collator.collate
     row = next((row for row in rows if len(row["seq_lengths"]) > 1), None)
     if row is None:
         return
