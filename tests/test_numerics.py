@@ -21,9 +21,9 @@ from lorasweep.packing import check_parity
 from lorasweep.quant import build_quantization, keep_gradients_on_cpu
 from lorasweep.record import data_seed
 from lorasweep.rules import UserError
-from lorasweep.run import build_trainer
 from lorasweep.schema import Run
 from lorasweep.steps import build_plan
+from lorasweep.trainer import build_trainer
 from tests.conftest import tiny
 
 CPU = Device("cpu", "", 1.0, torch.float32)

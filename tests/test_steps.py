@@ -196,6 +196,7 @@ def test_every_layout_trains_the_same_adapter_on_the_same_schedule(launched: Cal
             ), name
         for name, value in adapter.items():
             torch.testing.assert_close(value, adapters[0][name], atol=1e-4, rtol=0)  # AdamW enlarges 1e-7 to 1e-5
+    assert len({json.loads((folder / "record.json").read_text())["steps"]["sha256"] for folder in folders}) == 1
     trained = [entry for entry in reference if "train/loss" in entry]
     assert trained[-1]["train/epoch"] == 2
     assert all(entry["train/grad_norm"] > 0.05 for entry in trained)
