@@ -50,6 +50,14 @@ def test_batches_laid_out_otherwise_give_losses_alike(option: str, launched: Cal
         assert other == pytest.approx(plain, rel=1e-4)
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
+def test_steps_of_constant_tokens_are_alike_packed_and_padded(dtype: str, launched: Callable[..., Path]) -> None:
+    common = (*STEPS, f"model.dtype={dtype}", "data.max_length=128", "train.tokens_per_step=60")
+    padded = train_losses(launched(tiny(*common, "train.batch_size=3"), "padded"))
+    packed = train_losses(launched(tiny(*common, "data.packing=true"), "packed"))
+    assert packed == pytest.approx(padded, rel=1e-4 if dtype == "float32" else 0.02)
+
+
 def test_a_run_in_bfloat16_ends_where_one_in_float32_does(launched: Callable[..., Path]) -> None:
     ends = [
         train_losses(launched(tiny(*STEPS, f"model.dtype={dtype}"), dtype))[-1] for dtype in ("bfloat16", "float32")

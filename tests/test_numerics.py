@@ -19,9 +19,11 @@ from lorasweep.evaluation import Evaluator, pad_right
 from lorasweep.model import build_config, build_model, build_tokenizer, context_length
 from lorasweep.packing import check_parity
 from lorasweep.quant import build_quantization, keep_gradients_on_cpu
+from lorasweep.record import data_seed
 from lorasweep.rules import UserError
-from lorasweep.run import build_trainer
 from lorasweep.schema import Run
+from lorasweep.steps import build_plan
+from lorasweep.trainer import build_trainer
 from tests.conftest import tiny
 
 CPU = Device("cpu", "", 1.0, torch.float32)
@@ -34,7 +36,8 @@ def parts(run: Run, folder: Path) -> tuple[Any, Any, Any]:
     model = build_model(run.model, build_quantization(run.quant, CPU), CPU)
     keep_gradients_on_cpu(model)
     adapted = lora.add_adapter(model, lora.build_adapter(run.lora), run.train.seed)
-    return build_trainer(run, adapted, tokenizer, splits["train"], CPU, folder), tokenizer, splits
+    plan = build_plan(run.train, splits["train"].rows, data_seed(run))
+    return build_trainer(run, adapted, tokenizer, splits["train"], plan, CPU, folder), tokenizer, splits
 
 
 def train_losses(folder: Path) -> list[float]:

@@ -17,9 +17,10 @@ from lorasweep.judge import Judge
 from lorasweep.model import build_model
 from lorasweep.record import Launch, wandb_id
 from lorasweep.rules import UserError
-from lorasweep.run import budget, train
+from lorasweep.run import train
 from lorasweep.schema import Evaluation
 from lorasweep.tokens import TokenCounter
+from lorasweep.trainer import budget
 from tests.conftest import ROOT, TINY, command, composed, tiny
 from tests.test_numerics import CPU, train_losses
 

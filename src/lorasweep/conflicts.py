@@ -49,6 +49,12 @@ def _budget_conflicts(train: Train) -> Iterator[Problem]:
             "train.max_tokens", train.max_tokens, "null: train.max_steps is given, and only one of them can be"
         )
 
+    if train.tokens_per_step and train.grad_accum != 1:
+        allowed = "1: forward passes per step follow from train.tokens_per_step and train.batch_size"
+        yield Problem("train.grad_accum", train.grad_accum, allowed)
+    if train.tokens_per_step and train.group_by_length:
+        yield Problem("train.group_by_length", True, "false: train.tokens_per_step sorts the rows of a step by itself")
+
 
 def _model_conflicts(run: Run) -> Iterator[Problem]:
     if run.lora.init in ("pissa", "orthogonal") and run.quant.method != "none":

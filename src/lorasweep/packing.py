@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
+from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import torch
@@ -23,12 +26,42 @@ def pack(rows: Dataset, length: int) -> Dataset:
     return packed
 
 
+def pack_rows(rows: Sequence[dict[str, list[int]]], length: int) -> list[dict[str, list[int]]]:
+    """Return a few rows packed like that: input_ids, labels and seq_lengths of every packed row."""
+    packed = []
+    for positions in bins([len(row["input_ids"]) for row in rows], length):
+        together = [rows[position] for position in positions]
+        joined = {name: [value for row in together for value in row[name]] for name in ("input_ids", "labels")}
+        packed.append({**joined, "seq_lengths": [len(row["input_ids"]) for row in together]})
+    return packed
+
+
+def bins(lengths: Sequence[int], capacity: int) -> list[list[int]]:
+    """Return the positions of `lengths` in bins of at most `capacity`: longest first, each where it fits best."""
+    assert max(lengths) <= capacity
+    filled: list[list[int]] = []
+    rooms: list[tuple[int, int]] = []  # what is left, and in which bin; ascending
+    for position in sorted(range(len(lengths)), key=lambda position: -lengths[position]):
+        best = bisect_left(rooms, (lengths[position],))
+        if best == len(rooms):
+            rooms.append((capacity, len(filled)))
+            filled.append([])
+        room, number = rooms.pop(best)
+        filled[number].append(position)
+        insort(rooms, (room - lengths[position], number))
+    return filled
+
+
 def check_parity(trainer: Any, device: Device) -> None:
     """Raise unless the rows of one packed row lose the same per token as each does alone."""
-    row = next((row for row in trainer.train_dataset if len(row["seq_lengths"]) > 1), None)
+    rows, collator = trainer.train_dataset, trainer.data_collator
+    collate = collator
+    if "rows" in rows.column_names:  # an item is a whole optimizer step
+        rows, collate = chain.from_iterable(collator.examples(step["rows"]) for step in rows), collator.collate
+    row = next((row for row in rows if len(row["seq_lengths"]) > 1), None)
     if row is None:
         return
-    difference = parity(trainer.model, row, trainer.data_collator([row]), trainer.processing_class.pad_token_id, device)
+    difference = parity(trainer.model, row, collate([row]), trainer.processing_class.pad_token_id, device)
     if difference > TOLERANCE[device.precision]:
         allowed = f"false: packed rows see each other with this model or attention (loss differs by {difference:.2g})"
         raise UserError(Problem("data.packing", True, allowed))

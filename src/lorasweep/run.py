@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 import traceback
 from collections.abc import Iterator
@@ -12,28 +11,27 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel
-from transformers import PreTrainedTokenizerBase, PrinterCallback
-from trl import SFTConfig, SFTTrainer
+from transformers import PreTrainedTokenizerBase
+from trl import SFTTrainer
 
 from lorasweep import hub, lora, record
 from lorasweep.data import Split, build_datasets, file_hash, fingerprint
 from lorasweep.device import Device, PeakMemory
-from lorasweep.divergence import Diverged, StopOnNonFinite
+from lorasweep.divergence import Diverged
 from lorasweep.evaluation import Evaluator
 from lorasweep.judge import Judge
 from lorasweep.library_logs import keep_log
 from lorasweep.metrics import Metrics
 from lorasweep.model import build_config, build_model, build_tokenizer, context_length, location
-from lorasweep.optim import optimizer_arguments
-from lorasweep.packing import check_parity, pack
+from lorasweep.packing import check_parity
 from lorasweep.quant import build_quantization, keep_gradients_on_cpu
-from lorasweep.rules import Problem, UserError
-from lorasweep.scheduler import scheduler_arguments
+from lorasweep.rules import UserError
 from lorasweep.schema import Run
+from lorasweep.steps import Plan, build_plan
 from lorasweep.terminal import ProgressBar, Terminal
 from lorasweep.tokens import TokenCounter
 from lorasweep.tracking import Follower
+from lorasweep.trainer import build_trainer
 from lorasweep.training_metrics import TrainingMetrics
 
 EXIT_CODES = {"complete": 0, "failed": 1, "diverged": 3, "out_of_memory": 4, "interrupted": 130}
@@ -68,6 +66,7 @@ def train(run: Run, launch: record.Launch) -> Result:
     try:
         tokenizer = build_tokenizer(run.model)
         splits = build_datasets(run.data, tokenizer, context_length(build_config(run.model)))
+        plan = build_plan(run.train, splits["train"].rows, record.data_seed(run))
     except UserError:
         with suppress(OSError):
             launch.folder.rmdir()  # Hydra has made it; nothing is in it yet
@@ -78,7 +77,7 @@ def train(run: Run, launch: record.Launch) -> Result:
     with keep_log(launch.folder / "train.log", run.verbosity):
         try:
             with _ending(ledger):
-                _train(run, launch, tokenizer, splits, ledger, follower)
+                _train(run, launch, tokenizer, splits, plan, ledger, follower)
         finally:
             if message := follower.finish():
                 ledger.terminal.say(message)
@@ -90,20 +89,22 @@ def _train(
     launch: record.Launch,
     tokenizer: PreTrainedTokenizerBase,
     splits: dict[str, Split],
+    plan: Plan | None,
     ledger: Ledger,
     follower: Follower,
 ) -> None:
     device, terminal = Device.current(run.model.dtype), ledger.terminal
     facts = {"data": fingerprint(run.data, splits), "model": _model_facts(run), "device": device.facts()}
+    facts |= {"steps": plan.facts()} if plan else {}
     record.write_record(launch.folder, run, launch.overrides, facts)
     follower.start()
-    trainer, memory = _prepare(run, tokenizer, splits["train"], device, launch.folder)
-    terminal.header(run, splits, trainer, device, launch.folder)
+    trainer, memory = _prepare(run, tokenizer, splits["train"], plan, device, launch.folder)
+    terminal.header(run, splits, plan, trainer, device, launch.folder)
     if run.data.packing:
         check_parity(trainer, device)
     judge = _judge(run, tokenizer, splits.get("eval"), device, trainer, ledger)
     judge.judge_untuned(trainer.model)
-    _fit(trainer, judge, ledger, device, memory)
+    _fit(trainer, splits["train"], judge, ledger, device, memory)
     judge.end(trainer.model)
     tokenizer.save_pretrained(launch.folder / "adapter")
     with suppress(OSError):
@@ -115,7 +116,7 @@ def _train(
 
 
 def _prepare(
-    run: Run, tokenizer: PreTrainedTokenizerBase, train: Split, device: Device, folder: Path
+    run: Run, tokenizer: PreTrainedTokenizerBase, train: Split, plan: Plan | None, device: Device, folder: Path
 ) -> tuple[SFTTrainer, PeakMemory]:
     """Load the base, add the adapter, build the trainer; memory counts from the loaded base on."""
     model = build_model(run.model, build_quantization(run.quant, device), device)
@@ -123,85 +124,7 @@ def _prepare(
         keep_gradients_on_cpu(model)
     memory = PeakMemory(device)
     adapted = lora.add_adapter(model, lora.build_adapter(run.lora), run.train.seed)
-    return build_trainer(run, adapted, tokenizer, train, device, folder), memory
-
-
-def build_trainer(
-    run: Run, model: PeftModel, tokenizer: PreTrainedTokenizerBase, train: Split, device: Device, folder: Path
-) -> SFTTrainer:
-    """Return TRL's trainer on tokenised rows, with the adapter in the precision it was made in."""
-    rows = train.rows.select_columns(["input_ids", "labels"])
-    if run.data.packing:
-        length = run.data.max_length or context_length(model.config)
-        assert length
-        rows = pack(rows, length)
-    total_steps = budget(run, len(rows), train.counts.supervised_tokens)
-    values = lora.values(model)
-    arguments = training_arguments(run, total_steps, device, folder)
-    if arguments.n_gpu > 1:
-        arguments._n_gpu = 1  # a run uses one GPU; left to itself, the trainer would spread it over all visible ones
-    trainer = SFTTrainer(
-        model=model,
-        args=arguments,
-        train_dataset=rows,
-        processing_class=tokenizer,
-        callbacks=[StopOnNonFinite(scales_loss=device.mixed_precision == "fp16")],
-    )
-    lora.put_back(trainer.model, values)
-    trainer.remove_callback(PrinterCallback)
-    return trainer
-
-
-def training_arguments(run: Run, total_steps: int, device: Device, folder: Path) -> SFTConfig:
-    """Return the trainer's arguments; the names of other libraries stop here."""
-    train = run.train
-    schedule = scheduler_arguments(run.scheduler, total_steps)
-    if schedule["warmup_steps"] + schedule["lr_scheduler_kwargs"].get("num_decay_steps", 0) > total_steps:
-        allowed = f"with scheduler.decay no longer than the run, which has {total_steps} steps"
-        raise UserError(Problem("scheduler.warmup", run.scheduler.warmup, allowed))
-    checkpointing = device.is_gpu if train.gradient_checkpointing == "auto" else train.gradient_checkpointing
-    return SFTConfig(
-        output_dir=str(folder / "checkpoints"),
-        per_device_train_batch_size=train.batch_size,
-        gradient_accumulation_steps=train.grad_accum,
-        max_steps=total_steps,
-        max_grad_norm=train.max_grad_norm or 0.0,
-        activation_checkpointing=checkpointing,
-        train_sampling_strategy="group_by_length" if train.group_by_length else "random",
-        padding_free=train.padding_free,
-        packing=run.data.packing,
-        eval_packing=False,
-        # Rows come tokenised, masked, cut and packed; TRL only collates them.
-        max_length=None,
-        dataset_kwargs={"skip_prepare_dataset": True},
-        logging_steps=train.log_every,
-        logging_nan_inf_filter=False,
-        save_strategy="steps" if train.save_every else "no",
-        save_steps=train.save_every or 500,
-        save_total_limit=train.keep_checkpoints,
-        seed=train.seed,
-        data_seed=record.data_seed(run),
-        dataloader_num_workers=train.loader_workers,
-        bf16=device.mixed_precision == "bf16",
-        fp16=device.mixed_precision == "fp16",
-        use_cpu=not device.is_gpu,
-        report_to="none",
-        disable_tqdm=True,
-        **optimizer_arguments(run.optim),
-        **schedule,
-    )
-
-
-def budget(run: Run, rows: int, supervised_tokens: int) -> int:
-    """Return the optimizer steps of a run over `rows` (packed) rows with that many supervised tokens an epoch."""
-    train = run.train
-    steps_per_epoch = math.ceil(math.ceil(rows / train.batch_size) / train.grad_accum)
-    if train.max_steps:
-        return train.max_steps
-    if train.max_tokens:
-        return math.ceil(train.max_tokens / (supervised_tokens / steps_per_epoch))
-    assert train.epochs is not None
-    return math.ceil(train.epochs * steps_per_epoch)
+    return build_trainer(run, adapted, tokenizer, train, plan, device, folder), memory
 
 
 def _judge(
@@ -219,10 +142,11 @@ def _judge(
     return judge
 
 
-def _fit(trainer: SFTTrainer, judge: Judge, ledger: Ledger, device: Device, memory: PeakMemory) -> None:
+def _fit(trainer: SFTTrainer, train: Split, judge: Judge, ledger: Ledger, device: Device, memory: PeakMemory) -> None:
     counter = TokenCounter(trainer.model)
     bar = ProgressBar(ledger.terminal, trainer.args.max_steps)
-    trainer.add_callback(TrainingMetrics(ledger.metrics, counter, lambda: judge.seconds, bar.show))
+    epoch = train.counts.supervised_tokens
+    trainer.add_callback(TrainingMetrics(ledger.metrics, counter, epoch, lambda: judge.seconds, bar.show))
     trainer.add_callback(bar)
     memory.reset_peak()  # of the evaluation before
     start, aside = time.perf_counter(), judge.seconds
@@ -293,7 +217,8 @@ def _state_of(error: BaseException) -> str:
 def _explained(error: BaseException) -> str:
     if isinstance(error, torch.OutOfMemoryError):
         knobs = (
-            "train.batch_size (with train.grad_accum to make up for it), data.max_length, train.gradient_checkpointing"
+            "train.batch_size (train.tokens_per_step or train.grad_accum makes up for it), data.max_length,"
+            " train.gradient_checkpointing"
         )
         return f"Out of memory. What helps: {knobs}.\n{str(error).splitlines()[0]}"
     return f"Stopped: {str(error) or 'interrupted'}"

@@ -225,9 +225,13 @@ class Train:
     max_tokens: int | None = number(None, least=1)
     """Supervised tokens, turned into steps by the mean number of them per step; takes the place of `epochs`."""
     batch_size: int = number(4, least=1)
-    """Rows in one forward pass."""
+    """Rows (packed ones, with `data.packing`) in one forward pass."""
     grad_accum: int = number(1, least=1)
     """Forward passes per optimizer step."""
+    tokens_per_step: int | None = number(None, least=1)
+    """Supervised tokens per optimizer step, met to within one row, with as many forward passes as that takes:
+    `batch_size`, `padding_free` and `data.packing` then change nothing but speed. At least as many as the longest row
+    has. Over epochs all steps take an equal share. Null: batch_size x grad_accum rows, however many tokens."""
     max_grad_norm: float | None = number(1.0, above=0)
     """Gradients are scaled down to this norm; null: never."""
     gradient_checkpointing: Any = satisfying(

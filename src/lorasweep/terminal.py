@@ -18,6 +18,7 @@ from lorasweep.data import Counts, Split
 from lorasweep.device import Device
 from lorasweep.evaluation import Scores
 from lorasweep.schema import Run
+from lorasweep.steps import Plan
 
 log = logging.getLogger("lorasweep")
 
@@ -33,7 +34,9 @@ class Terminal:
         self.console.print(text, style=style, markup=False)
         log.info(text)
 
-    def header(self, run: Run, splits: Mapping[str, Split], trainer: Any, device: Device, folder: Path) -> None:
+    def header(
+        self, run: Run, splits: Mapping[str, Split], plan: Plan | None, trainer: Any, device: Device, folder: Path
+    ) -> None:
         """Say what is about to be trained, on what, where."""
         trainable, total = trainer.model.get_nb_trainable_parameters()
         quant, optim, scheduler = run.quant, run.optim, run.scheduler
@@ -48,6 +51,9 @@ class Terminal:
             *((name, _counted(split.counts)) for name, split in splits.items()),
             ("folder", os.path.relpath(folder)),
         ]
+        if plan:
+            asked = run.train.tokens_per_step
+            rows.insert(3, ("tokens/step", f"{plan.tokens_per_step:,.0f} supervised (asked {asked:,})"))
         if scheduler.name == "constant" and scheduler.warmup:
             self.say(
                 f"scheduler.warmup={scheduler.warmup:g} has no effect: constant has none, constant_with_warmup has"

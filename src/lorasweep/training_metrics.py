@@ -17,21 +17,25 @@ NAMES = {
     "learning_rate": "train/lr",
     "mean_token_accuracy": "train/token_accuracy",
     "entropy": "train/entropy",
-    "epoch": "train/epoch",
 }
 
 
 class TrainingMetrics(TrainerCallback):
-    """Writes a line of metrics per logged step. `aside` tells the seconds spent so far on other things."""
+    """Writes a line of metrics per logged step; `epoch_tokens` are the supervised tokens of the data.
+
+    `aside` tells the seconds spent so far on other things.
+    """
 
     def __init__(
         self,
         metrics: Metrics,
         counter: TokenCounter,
+        epoch_tokens: int,
         aside: Callable[[], float],
         show: Callable[[int, dict[str, float]], None],
     ) -> None:
-        self.metrics, self.counter, self.aside, self.show = metrics, counter, aside, show
+        self.metrics, self.counter, self.epoch_tokens = metrics, counter, epoch_tokens
+        self.aside, self.show = aside, show
         self.last = (0.0, 0)
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
@@ -53,6 +57,7 @@ class TrainingMetrics(TrainerCallback):
         total, supervised = self.counter.read()
         now = self._now()
         values |= {
+            "train/epoch": supervised / self.epoch_tokens,
             "tokens/total": total,
             "tokens/supervised": supervised,
             "tokens/per_second": (total - self.last[1]) / max(now - self.last[0], 1e-9),

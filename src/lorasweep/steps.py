@@ -1,0 +1,155 @@
+"""Optimizer steps of constant supervised tokens: which rows each learns from, and how the trainer computes one."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy
+import torch
+from datasets import Dataset
+from numpy.typing import NDArray
+from transformers import PreTrainedTokenizerBase
+from trl import SFTTrainer
+from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
+
+from lorasweep.data import IGNORED
+from lorasweep.packing import pack_rows
+from lorasweep.rules import Problem, UserError
+from lorasweep.schema import Train
+
+Numbers = NDArray[numpy.int64]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The numbers of the rows that each optimizer step learns from, and the mean supervised tokens of a step."""
+
+    steps: list[Numbers]
+    tokens_per_step: float
+
+    def dataset(self) -> Dataset:
+        """Return a row per step: the numbers of its rows."""
+        return Dataset.from_dict({"rows": self.steps})
+
+    def facts(self) -> dict[str, Any]:
+        """Return what identifies the plan; equal hashes mean the same rows in every step."""
+        digest = hashlib.sha256()
+        for rows in self.steps:
+            digest.update(rows.astype("<i8").tobytes() + b"|")
+        return {"count": len(self.steps), "tokens_per_step": self.tokens_per_step, "sha256": digest.hexdigest()}
+
+
+def build_plan(train: Train, rows: Dataset, seed: int) -> Plan | None:
+    """Return the plan of a run over tokenised rows; None where the batch size decides what a step learns from."""
+    return plan_steps(train, supervised_tokens(rows), seed) if train.tokens_per_step else None
+
+
+def plan_steps(train: Train, supervised: Numbers, seed: int) -> Plan:
+    """Deal rows of so many supervised tokens out to optimizer steps; batch size and packing play no part in it.
+
+    The rows, shuffled anew for every epoch, are laid end to end and cut every `tokens_per_step` tokens; a row goes to
+    the step its middle lies in. Every step is thus within one row of its size, and the error never adds up.
+    """
+    longest, epoch = int(supervised.max()), int(supervised.sum())
+    if (train.tokens_per_step or 0) < longest:
+        allowed = f"at least {longest}, the supervised tokens of the longest row"
+        raise UserError(Problem("train.tokens_per_step", train.tokens_per_step, allowed))
+    total, count = _extent(train, epoch, longest)
+    epochs = range(math.ceil(total / epoch))
+    order = numpy.concatenate([numpy.random.default_rng((seed, n)).permutation(len(supervised)) for n in epochs])
+    tokens = supervised[order]
+    middles = 2 * numpy.cumsum(tokens) - tokens  # in half tokens, which are whole numbers
+    borders = -(-2 * total * numpy.arange(count + 1) // count)
+    starts = numpy.searchsorted(middles, borders)
+    return Plan(numpy.split(order[: starts[-1]], starts[1:-1]), total / count)
+
+
+def _extent(train: Train, epoch: int, longest: int) -> tuple[int, int]:
+    """Return the supervised tokens of the run and its steps; a step is never shorter than a row, so none is empty."""
+    tokens_per_step = train.tokens_per_step
+    assert tokens_per_step
+    if train.max_steps:
+        return train.max_steps * tokens_per_step, train.max_steps
+    if train.max_tokens:
+        count = math.ceil(train.max_tokens / tokens_per_step)
+        return count * tokens_per_step, count
+    assert train.epochs
+    total = max(longest, round(train.epochs * epoch))
+    return total, max(1, min(round(total / tokens_per_step), total // longest))
+
+
+def supervised_tokens(rows: Dataset) -> Numbers:
+    """Return the supervised tokens of every row; a row's first token is predicted from nothing and never counts."""
+    counts = []
+    for batch in rows.select_columns("labels").with_format("arrow").iter(10_000):
+        labels = batch.column("labels").combine_chunks()
+        offsets = labels.offsets.to_numpy()
+        learnt = labels.values.to_numpy() != IGNORED
+        learnt[offsets[:-1]] = False
+        before = numpy.concatenate([[0], numpy.cumsum(learnt)])
+        counts.append(numpy.diff(before[offsets]))
+    return numpy.concatenate(counts)
+
+
+@dataclass(frozen=True)
+class StepCollator:
+    """Turns the row numbers of one optimizer step into its forward passes of at most `batch_size` (packed) rows."""
+
+    rows: Dataset
+    """Tokenised rows: input_ids and labels."""
+    collate: DataCollatorForLanguageModeling
+    batch_size: int
+    packed_length: int | None
+    """Tokens of a packed row; None: rows stay as they are."""
+
+    def __call__(self, steps: list[dict[str, list[int]]]) -> dict[str, list[Any]]:
+        """Return the batches of one step, and how many supervised tokens each has."""
+        (step,) = steps
+        examples = self.examples(step["rows"])
+        starts = range(0, len(examples), self.batch_size)
+        batches = [self.collate(examples[start : start + self.batch_size]) for start in starts]
+        return {"batches": batches, "supervised": [int((b["labels"][:, 1:] != IGNORED).sum()) for b in batches]}
+
+    def examples(self, numbers: list[int]) -> list[dict[str, list[int]]]:
+        """Return these rows, longest first, or packed: several in one, with their seq_lengths."""
+        rows: list[dict[str, list[int]]] = self.rows.__getitems__(numbers)
+        if self.packed_length is None:
+            return sorted(rows, key=lambda row: -len(row["input_ids"]))
+        return pack_rows(rows, self.packed_length)
+
+
+def build_collator(
+    train: Train, rows: Dataset, tokenizer: PreTrainedTokenizerBase, packed_length: int | None
+) -> StepCollator:
+    """Return the collator of steps over tokenised rows, packed to `packed_length` tokens if that is given."""
+    assert tokenizer.pad_token_id is not None
+    flat = train.padding_free or packed_length is not None
+    collate = DataCollatorForLanguageModeling(pad_token_id=tokenizer.pad_token_id, padding_free=flat)
+    return StepCollator(rows, collate, train.batch_size, packed_length)
+
+
+class StepTrainer(SFTTrainer):
+    """TRL's trainer where one item of the data is a whole optimizer step, however many forward passes that takes.
+
+    A subclass because neither callback nor argument can do it: the trainer fetches the same number of batches for
+    every step.
+    """
+
+    loss_is_scaled_for_ga = True  # it is the mean over the supervised tokens of the step already
+
+    def training_step(self, model: Any, inputs: dict[str, list[Any]], num_items_in_batch: Any = None) -> torch.Tensor:
+        """Add up the gradients of every forward pass of a step; return the step's loss per supervised token."""
+        step, supervised = super().training_step, inputs["supervised"]
+        self.current_gradient_accumulation_steps = len(supervised)  # what the auxiliary loss of experts is divided by
+        loss = torch.stack([step(model, batch, sum(supervised)) for batch in inputs["batches"]]).sum()
+        self._weigh_metrics(supervised)
+        return loss
+
+    def _weigh_metrics(self, supervised: list[int]) -> None:
+        """Turn TRL's metrics of every forward pass into the step's; its own plain mean depends on the batches."""
+        for name in ("entropy", "mean_token_accuracy"):
+            values = self._metrics["train"][name]
+            values[-len(supervised) :] = [numpy.average(values[-len(supervised) :], weights=supervised).item()]

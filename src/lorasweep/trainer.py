@@ -1,0 +1,126 @@
+"""From a run to the trainer that trains it: what a step learns from, how many steps there are, and how they go."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from peft import PeftModel
+from transformers import PreTrainedTokenizerBase, PrinterCallback
+from trl import SFTConfig, SFTTrainer
+
+from lorasweep import lora, record
+from lorasweep.data import Split
+from lorasweep.device import Device
+from lorasweep.divergence import StopOnNonFinite
+from lorasweep.model import context_length
+from lorasweep.optim import optimizer_arguments
+from lorasweep.packing import pack
+from lorasweep.rules import Problem, UserError
+from lorasweep.scheduler import scheduler_arguments
+from lorasweep.schema import Run
+from lorasweep.steps import Plan, StepTrainer, build_collator
+
+
+def build_trainer(
+    run: Run,
+    model: PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    train: Split,
+    plan: Plan | None,
+    device: Device,
+    folder: Path,
+) -> SFTTrainer:
+    """Return TRL's trainer on tokenised rows, with the adapter in the precision it was made in."""
+    assert (plan is None) == (run.train.tokens_per_step is None)
+    rows = train.rows.select_columns(["input_ids", "labels"])
+    packed_length = (run.data.max_length or context_length(model.config)) if run.data.packing else None
+    assert packed_length or not run.data.packing
+    trainer_class, collator = SFTTrainer, None
+    if plan:
+        trainer_class, collator = StepTrainer, build_collator(run.train, rows, tokenizer, packed_length)
+        rows = plan.dataset()
+    elif packed_length:
+        rows = pack(rows, packed_length)
+    total_steps = len(plan.steps) if plan else budget(run, len(rows), train.counts.supervised_tokens)
+    values = lora.values(model)
+    arguments = training_arguments(run, total_steps, device, folder)
+    if arguments.n_gpu > 1:
+        arguments._n_gpu = 1  # a run uses one GPU; left to itself, the trainer would spread it over all visible ones
+    trainer = trainer_class(
+        model=model,
+        args=arguments,
+        data_collator=collator,
+        train_dataset=rows,
+        processing_class=tokenizer,
+        callbacks=[StopOnNonFinite(scales_loss=device.mixed_precision == "fp16")],
+    )
+    lora.put_back(trainer.model, values)
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def training_arguments(run: Run, total_steps: int, device: Device, folder: Path) -> SFTConfig:
+    """Return the trainer's arguments; the names of other libraries stop here."""
+    train = run.train
+    schedule = scheduler_arguments(run.scheduler, total_steps)
+    if schedule["warmup_steps"] + schedule["lr_scheduler_kwargs"].get("num_decay_steps", 0) > total_steps:
+        allowed = f"with scheduler.decay no longer than the run, which has {total_steps} steps"
+        raise UserError(Problem("scheduler.warmup", run.scheduler.warmup, allowed))
+    checkpointing = device.is_gpu if train.gradient_checkpointing == "auto" else train.gradient_checkpointing
+    return SFTConfig(
+        output_dir=str(folder / "checkpoints"),
+        **_batch_arguments(run),
+        max_steps=total_steps,
+        max_grad_norm=train.max_grad_norm or 0.0,
+        activation_checkpointing=checkpointing,
+        eval_packing=False,
+        # Rows come tokenised, masked, cut and packed; TRL only collates them.
+        max_length=None,
+        dataset_kwargs={"skip_prepare_dataset": True},
+        logging_steps=train.log_every,
+        logging_nan_inf_filter=False,
+        save_strategy="steps" if train.save_every else "no",
+        save_steps=train.save_every or 500,
+        save_total_limit=train.keep_checkpoints,
+        seed=train.seed,
+        data_seed=record.data_seed(run),
+        dataloader_num_workers=train.loader_workers,
+        bf16=device.mixed_precision == "bf16",
+        fp16=device.mixed_precision == "fp16",
+        use_cpu=not device.is_gpu,
+        report_to="none",
+        disable_tqdm=True,
+        **optimizer_arguments(run.optim),
+        **schedule,
+    )
+
+
+def _batch_arguments(run: Run) -> dict[str, Any]:
+    train = run.train
+    if train.tokens_per_step:  # an item of the data is a step, which its collator divides into batches
+        return {
+            "per_device_train_batch_size": 1,
+            "train_sampling_strategy": "sequential",
+            "remove_unused_columns": False,
+        }
+    return {
+        "per_device_train_batch_size": train.batch_size,
+        "gradient_accumulation_steps": train.grad_accum,
+        "train_sampling_strategy": "group_by_length" if train.group_by_length else "random",
+        "padding_free": train.padding_free,
+        "packing": run.data.packing,
+    }
+
+
+def budget(run: Run, rows: int, supervised_tokens: int) -> int:
+    """Return the optimizer steps of a run over `rows` (packed) rows with that many supervised tokens an epoch."""
+    train = run.train
+    steps_per_epoch = math.ceil(math.ceil(rows / train.batch_size) / train.grad_accum)
+    if train.max_steps:
+        return train.max_steps
+    if train.max_tokens:
+        return math.ceil(train.max_tokens / (supervised_tokens / steps_per_epoch))
+    assert train.epochs is not None
+    return math.ceil(train.epochs * steps_per_epoch)
