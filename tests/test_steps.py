@@ -25,7 +25,7 @@ from lorasweep.record import Launch
 from lorasweep.rules import UserError
 from lorasweep.run import train
 from lorasweep.schema import Train
-from lorasweep.steps import Plan, plan_steps, supervised_tokens
+from lorasweep.steps import Plan, plan_steps
 from tests.conftest import tiny
 from tests.test_numerics import CPU, Poison, parts, train_losses
 from tests.test_run import summary_of
@@ -157,7 +157,7 @@ def test_the_rows_of_a_step_do_not_depend_on_how_they_are_laid_out(tmp_path: Pat
         assert len(steps) == trainer.args.max_steps > 4
         learnt.append([rows_in(step) for step in steps])
         shapes.append([batch["input_ids"].shape for step in steps for batch in step["batches"]])
-        counts = supervised_tokens(splits["train"].rows)
+        counts = splits["train"].rows.with_format("numpy")["supervised"][:]
         assert [sum(step["supervised"]) for step in steps] == [
             counts[step["rows"]].sum() for step in trainer.train_dataset
         ]

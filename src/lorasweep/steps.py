@@ -44,7 +44,9 @@ class Plan:
 
 def build_plan(train: Train, rows: Dataset, seed: int) -> Plan | None:
     """Return the plan of a run over tokenised rows; None where the batch size decides what a step learns from."""
-    return plan_steps(train, supervised_tokens(rows), seed) if train.tokens_per_step else None
+    if not train.tokens_per_step:
+        return None
+    return plan_steps(train, rows.with_format("numpy")["supervised"][:], seed)
 
 
 def plan_steps(train: Train, supervised: Numbers, seed: int) -> Plan:
@@ -79,19 +81,6 @@ def _extent(train: Train, epoch: int, longest: int) -> tuple[int, int]:
     assert train.epochs
     total = max(longest, round(train.epochs * epoch))
     return total, max(1, min(round(total / tokens_per_step), total // longest))
-
-
-def supervised_tokens(rows: Dataset) -> Numbers:
-    """Return the supervised tokens of every row; a row's first token is predicted from nothing and never counts."""
-    counts = []
-    for batch in rows.select_columns("labels").with_format("arrow").iter(10_000):
-        labels = batch.column("labels").combine_chunks()
-        offsets = labels.offsets.to_numpy()
-        learnt = labels.values.to_numpy() != IGNORED
-        learnt[offsets[:-1]] = False
-        before = numpy.concatenate([[0], numpy.cumsum(learnt)])
-        counts.append(numpy.diff(before[offsets]))
-    return numpy.concatenate(counts)
 
 
 @dataclass(frozen=True)

@@ -129,7 +129,7 @@ def kept_rows(rows: Dataset) -> Split:
     counts = Counts(
         rows=len(rows),
         kept=len(keep),
-        cut=int(facts["cut"][keep].sum()),
+        cut=int((facts["cut"][keep] > 0).sum()),
         dropped=dict(Counter(reason for reason in facts["dropped"].tolist() if reason)),
         tokens=int(facts["tokens"][keep].sum()),
         supervised_tokens=int(facts["supervised"].sum()),

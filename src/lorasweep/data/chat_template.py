@@ -75,10 +75,12 @@ class ChatTemplate:
             if not text.startswith(answered):
                 return None
             asked = self._text(messages[:index], ask=True)
-            shared = len(os.path.commonprefix([asked, answered]))  # noqa: RUF071 character by character is meant
-            if shared < len(asked) and shared <= len(self._text(messages[:index]).rstrip()):
-                return None
-            spans.append((shared, len(answered)))
+            start = len(asked)
+            if not answered.startswith(asked):
+                start = len(os.path.commonprefix([asked, answered]))  # noqa: RUF071 character by character is meant
+                if start <= len(self._text(messages[:index]).rstrip()):
+                    return None
+            spans.append((start, len(answered)))
         return spans
 
     def _marked(self, messages: list[dict[str, Any]], source: str) -> tuple[str, list[Span]]:

@@ -39,7 +39,7 @@ def encode(source: Source, data: Data, tokenizer: PreTrainedTokenizerBase, longe
     """Return every row of a source, in order, from the cache or made now and kept there.
 
     Columns: input_ids and labels (cut to `longest`), tokens and supervised (their numbers), prompt and answer (texts
-    before and of the last learnt part), add_special_tokens, cut, replaced_template, dropped (why nothing is left to
+    before and of the last learnt part), add_special_tokens, cut (tokens lost to `longest`), replaced_template, dropped (why nothing is left to
     learn, else empty), hash (of the ids) and row (number in the source).
     """
     kind = row_format(data, source.rows.column_names, bool(tokenizer.chat_template))
@@ -109,8 +109,8 @@ class Encoder:
         kept = numpy.asarray(labels, dtype=numpy.int32)[: self.longest]
         # The first token of a row is predicted from nothing, so its label never counts.
         supervised = int((kept[1:] != IGNORED).sum())
-        was_cut = len(ids) > len(cut)
-        nothing_left = "" if supervised else "cut off" if was_cut else "no answer"
+        lost = len(ids) - len(cut)
+        nothing_left = "" if supervised else "cut off" if lost else "no answer"
         dropped = "no answer" if unanswered else "empty" if blank else nothing_left
         return {
             "input_ids": cut,
@@ -121,7 +121,7 @@ class Encoder:
             "answer": "",
             "add_special_tokens": False,
             "replaced_template": False,
-            "cut": was_cut,
+            "cut": lost,
             "dropped": dropped,
             "hash": int.from_bytes(hashlib.blake2b(cut.tobytes(), digest_size=8).digest(), "big", signed=True),
         }
