@@ -159,6 +159,24 @@ def test_evaluation_rows_that_are_training_rows_too_are_counted(
     assert splits["train"].counts.also_in_train == 0
 
 
+def test_a_local_folder_is_read_like_a_data_set_on_the_hub(tmp_path: Path, tokenizer: PreTrainedTokenizerBase) -> None:
+    folder = tmp_path / "rows"
+    folder.mkdir()
+    files_of(folder / "train.jsonl", {"text": "one"}, {"text": "two"})
+    files_of(folder / "test.jsonl", {"text": "three"})
+    data = Data(path=str(folder), test_split="test", eval_fraction=0)
+    splits = build_datasets(data, tokenizer, None)
+    assert {name: split.counts.kept for name, split in splits.items()} == {"train": 2, "test": 1}
+    times = (folder / "train.jsonl").stat()
+    files_of(folder / "train.jsonl", {"text": "six"}, {"text": "ten"})
+    os.utime(folder / "train.jsonl", (times.st_atime, times.st_mtime))
+    changed = build_datasets(data, tokenizer, None)
+    assert changed["train"].digest() != splits["train"].digest()
+    assert changed["test"].digest() == splits["test"].digest()
+    with pytest.raises(UserError, match=r"data\.path.*\n.*Unknown split"):
+        build_datasets(replace(data, test_split="held_out"), tokenizer, None)
+
+
 def test_cells_of_a_csv_file_are_text(tmp_path: Path, tokenizer: PreTrainedTokenizerBase) -> None:
     (tmp_path / "rows.csv").write_text("prompt,completion\n2 plus 1,3\nnull plus 2,\nNA,null\n")
     data = Data(source="files", files=str(tmp_path / "rows.csv"))
