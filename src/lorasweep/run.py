@@ -13,10 +13,11 @@ from typing import Any
 
 import torch
 from peft import PeftModel
-from transformers import PreTrainedTokenizerBase, PrinterCallback
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback
 from trl import SFTConfig, SFTTrainer
 
 from lorasweep import hub, lora, record
+from lorasweep.continuation import other_base
 from lorasweep.data import Split, build_datasets, file_hash, fingerprint
 from lorasweep.device import Device, PeakMemory
 from lorasweep.divergence import Diverged, StopOnNonFinite
@@ -95,10 +96,13 @@ def _train(
 ) -> None:
     device, terminal = Device.current(run.model.dtype), ledger.terminal
     facts = {"data": fingerprint(run.data, splits), "model": _model_facts(run), "device": device.facts()}
+    facts |= {"adapter": _adapter_origin(run.model.adapter)} if run.model.adapter else {}
     record.write_record(launch.folder, run, launch.overrides, facts)
     follower.start()
     trainer, memory = _prepare(run, tokenizer, splits["train"], device, launch.folder)
     terminal.header(run, splits, trainer, device, launch.folder)
+    if run.model.adapter and (other := other_base(run.model.adapter, location(run.model))):
+        terminal.say(f"model.adapter was trained on another base, {other}", style="bold red")
     if run.data.packing:
         check_parity(trainer, device)
     judge = _judge(run, tokenizer, splits.get("eval"), device, trainer, ledger)
@@ -122,8 +126,17 @@ def _prepare(
     if not device.is_gpu:
         keep_gradients_on_cpu(model)
     memory = PeakMemory(device)
-    adapted = lora.add_adapter(model, lora.build_adapter(run.lora), run.train.seed)
+    adapted = _adapted(run, model)
     return build_trainer(run, adapted, tokenizer, train, device, folder), memory
+
+
+def _adapted(run: Run, model: PreTrainedModel) -> PeftModel:
+    """Put a fresh adapter on the base, or the one that the run starts from."""
+    if not run.model.adapter:
+        return lora.add_adapter(model, lora.build_adapter(run.lora), run.train.seed)
+    place = record.adapter_folder(Path(run.model.adapter))
+    assert place
+    return lora.load_adapter(model, place, trainable=True, dropout=run.lora.dropout, seed=run.train.seed)
 
 
 def build_trainer(
@@ -253,6 +266,12 @@ def _model_facts(run: Run) -> dict[str, Any]:
         "location": place,
         "sha256": {path.name: file_hash(path) for path in sorted(Path(place).iterdir()) if path.is_file()},
     }
+
+
+def _adapter_origin(adapter: str) -> dict[str, Any]:
+    place = record.adapter_folder(Path(adapter))
+    assert place
+    return {"location": str(place.resolve()), "sha256": file_hash(place / lora.WEIGHTS)}
 
 
 def _adapter_facts(model: torch.nn.Module) -> dict[str, Any]:
