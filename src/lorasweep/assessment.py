@@ -19,7 +19,7 @@ from lorasweep import lora, saved
 from lorasweep.data import build_datasets, fingerprint
 from lorasweep.device import Device
 from lorasweep.evaluation import Evaluator, Scores
-from lorasweep.local_files import absolute, local_files
+from lorasweep.local_files import absolute
 from lorasweep.model import build_config, build_tokenizer, context_length
 from lorasweep.record import slug, write_json
 from lorasweep.rules import Problem, UserError
@@ -73,8 +73,6 @@ def assess(
     folder: Path, run: Run, split: str = "eval", data: Path | None = None, max_samples: int | None = None
 ) -> Assessment:
     """Score the rows of a split, or of a file, with and without the adapter; writes RUN/evaluations/<rows>.json."""
-    if split not in SPLITS:
-        raise UserError(Problem("--split", split, f"one of {', '.join(SPLITS)}"))
     run = run if data is None else replace(run, data=only_file(run.data, data))
     target = saved.results_folder(folder) / f"{_name(split, data)}.json"
     tokenizer = build_tokenizer(run.model)
@@ -109,8 +107,6 @@ def rows_of(run: Run, folder: Path, tokenizer: PreTrainedTokenizerBase, split: s
 
 def only_file(data: Data, file: Path) -> Data:
     """Return the section `data` for all rows of one file, rendered as the run's own."""
-    if not local_files(str(file)):
-        raise UserError(Problem("--data", str(file), "an existing file with rows like those of training"))
     elsewhere = ("path", "subset", "revision", "eval_split", "test_split", "eval_files", "test_files", "limit")
     whole: dict[str, Any] = {**dict.fromkeys(elsewhere), "eval_fraction": 0.0, "test_fraction": 0.0}
     return replace(data, source="files", files=[absolute(str(file))], **whole)

@@ -35,7 +35,7 @@ class Style:
     def is_chat(self) -> bool:
         """Whether the tokenizer's chat template renders the turns."""
         own_markers = self.data.instruction_part and self.data.response_part
-        return bool(self.tokenizer.chat_template) and self.data.format in ("auto", "chat", "text") and not own_markers
+        return bool(self.tokenizer.chat_template) and self.data.format != "completion" and not own_markers
 
     @property
     def remembers(self) -> bool:

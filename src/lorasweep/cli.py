@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from enum import StrEnum
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -24,6 +25,14 @@ app = typer.Typer(
 )
 
 
+class Split(StrEnum):
+    """Parts of a run's rows."""
+
+    eval = "eval"
+    test = "test"
+    train = "train"
+
+
 class SixteenBit(StrEnum):
     """Precisions of a merged model."""
 
@@ -35,14 +44,20 @@ RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, su
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[OVERRIDES]...", help="As for train.py: evaluation.generate=50.")
 ]
+More = Annotated[
+    list[str] | None, typer.Option("--override", metavar="KEY=VALUE", help="As for train.py; may be repeated.")
+]
 
 
 @app.command()
 def evaluate(
     run: RunFolder,
     overrides: Overrides = None,
-    split: Annotated[str, typer.Option(help="eval, test or train.")] = "eval",
-    data: Annotated[Path | None, typer.Option(metavar="FILE", help="Score the rows of this file instead.")] = None,
+    split: Annotated[Split, typer.Option(help="Which rows of the run.")] = Split.eval,
+    data: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", exists=True, dir_okay=False, help="Score the rows of this file instead."),
+    ] = None,
     max_samples: Annotated[int | None, typer.Option(min=1, help="Score only this many rows.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON and nothing else.")] = False,
 ) -> None:
@@ -50,7 +65,7 @@ def evaluate(
     config = _opened(run, overrides, needs_data=data is None)
     from lorasweep.assessment import assess, show
 
-    show(assess(run, config, split, data, max_samples), as_json)
+    show(assess(run, config, split.value, data, max_samples), as_json)
 
 
 @app.command()
@@ -61,11 +76,12 @@ def chat(
     system: Annotated[str | None, typer.Option(metavar="TEXT", help="A system message.")] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 256,
     temperature: Annotated[float, typer.Option(min=0.0, help="0: the likeliest token each time.")] = 0.0,
+    override: More = None,
 ) -> None:
     """Ask the adapter, in the form it was trained in."""
     if prompt is not None and not prompt.strip():
         raise UserError(Problem("PROMPT", prompt, "text; without PROMPT a conversation begins"))
-    config = _opened(run, needs_data=False)
+    config = _opened(run, override, needs_data=False)
     from lorasweep.chat import converse, open_chat
 
     opened = open_chat(run, config, base, system, max_new_tokens, temperature)
@@ -123,15 +139,19 @@ def lm_eval(
     num_fewshot: Annotated[int | None, typer.Option(min=0, help="Examples before each question.")] = None,
     base: Annotated[bool, typer.Option("--base", help="Measure the untuned base too.")] = False,
     chat_template: Annotated[bool, typer.Option("--chat-template", help="Ask through the chat template.")] = False,
+    override: More = None,
 ) -> None:
     """Measure with tasks of EleutherAI's lm-evaluation-harness."""
     if include_path and not include_path.is_dir():
         raise UserError(Problem("--include-path", str(include_path), "an existing folder with task files"))
-    config = _opened(run, needs_data=False)
-    from lorasweep.harness import check_installed, measure, show
-
-    check_installed()
+    if find_spec("lm_eval") is None:
+        raise UserError(Problem("lm-eval", None, "the package: pip install -c constraints.txt -e '.[lm-eval]'"))
     names = [name.strip() for name in tasks.split(",") if name.strip()]
+    if not names:
+        raise UserError(Problem("--tasks", tasks, "at least one task"))
+    config = _opened(run, override, needs_data=False)
+    from lorasweep.harness import measure, show
+
     show(*measure(config, run, names, include_path, limit, num_fewshot, base, chat_template))
 
 
@@ -153,7 +173,7 @@ def main() -> None:
     """Run a command; the user's mistakes are printed without a traceback and exit with 2."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     with user_errors():
-        app()
+        app(prog_name="lorasweep")
 
 
 if __name__ == "__main__":

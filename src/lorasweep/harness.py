@@ -6,7 +6,6 @@ import logging
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +19,6 @@ from lorasweep.model import build_tokenizer
 from lorasweep.record import slug, write_json
 from lorasweep.rules import Problem, UserError, nearest
 from lorasweep.schema import Run
-
-
-def check_installed() -> None:
-    """Raise UserError, saying how to install it, where the harness is missing."""
-    if find_spec("lm_eval") is None:
-        raise UserError(Problem("lm-eval", None, "installed: pip install -c constraints.txt -e '.[lm-eval]'"))
 
 
 def measure(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from lorasweep.device import Device
 
 RUNS = Path("outputs/runs")
+TRAINED = ("lora", "optim", "scheduler", "train", "tracking", "experiment", "name", "hydra")
+"""Sections that say how an adapter is made, and nothing about one that is."""
 WITHOUT_DATA = ("data.source=demo", *(f"data.{name}=null" for name in (
     "path", "subset", "revision", "eval_split", "test_split", "files", "eval_files", "test_files",
 )))  # fmt: skip
@@ -40,7 +43,17 @@ def open_run(folder: Path, overrides: Sequence[str] = (), needs_data: bool = Tru
         arguments.append(f"model.revision={commit}")
     compose.register()
     line = compose.CommandLine.of([*arguments, *(() if needs_data else WITHOUT_DATA), *overrides])
+    line.problems += _without_effect(compose.CommandLine.of(overrides))
     return compose.checked_run(CHECKOUT / "conf", line)
+
+
+def _without_effect(line: compose.CommandLine) -> Iterator[Problem]:
+    """Yield the overrides that come too late: an adapter that is trained does not change with them."""
+    for override in line.overrides:
+        section = re.split(r"[./]", override.key_or_group)[0]
+        if section in TRAINED or override.key_or_group == "model.adapter":
+            allowed = "left out: the adapter is trained; to train another, python train.py --config-dir RUN …"
+            yield Problem(override.key_or_group, override.value(), allowed)
 
 
 def as_recorded(folder: Path) -> Run:
@@ -76,9 +89,20 @@ def load_base(run: Run, device: Device, quantised: bool = True) -> Any:
 
 def load(run: Run, folder: Path, device: Device, quantised: bool = True) -> Any:
     """Load the base with the adapter of a run folder, for inference."""
+    from safetensors import SafetensorError
+
     from lorasweep.lora import load_adapter
 
-    return load_adapter(load_base(run, device, quantised), kept_adapter(folder)).eval()
+    place = kept_adapter(folder)
+    try:
+        return load_adapter(load_base(run, device, quantised), place).eval()
+    except SafetensorError as error:
+        raise UserError(Problem("RUN", str(folder), f"a run whose adapter can be read ({error})")) from None
+    except RuntimeError as error:
+        if "size mismatch" not in str(error):
+            raise
+        allowed = f"the base that the adapter in {folder} was trained on, or one of the same sizes"
+        raise UserError(Problem("model.name", run.model.name, allowed)) from None
 
 
 def kept_adapter(folder: Path) -> Path:
