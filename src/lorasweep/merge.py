@@ -74,16 +74,16 @@ def merge(run: Run, folder: Path, out: Path, dtype: str | None) -> Merged:
     trained_on, merges_in = Device.current(run.model.dtype), _sixteen_bit(run, dtype)
     tokenizer = build_tokenizer(run.model)
     split, rows = _evaluation_rows(run, tokenizer)
-    evaluated = Evaluator(rows, tokenizer, replace(run.evaluation, generate=0), trained_on)
-    as_trained = evaluated(saved.load(run, folder, trained_on)).loss
+    settings = replace(run.evaluation, generate=0)
+    as_trained = Evaluator(rows, tokenizer, settings, trained_on)(saved.load(run, folder, trained_on)).loss
     _free_memory()
     precision = merges_in.facts()["precision"]
     merged, comparison = merge_and_compare(saved.load(run, folder, merges_in, quantised=False), rows, merges_in)
     if not comparison.faithful:
         raise UserError(Problem("--dtype", precision, _unfaithful(comparison)))
-    evaluated.device = merges_in
-    loss, count = evaluated(merged).loss, len(evaluated.rows)
-    result = Merged(out, precision, split, count, comparison, as_trained, loss, run.quant.method)
+    scores = Evaluator(rows, tokenizer, settings, merges_in)(merged)
+    count, method = len(scores.row_losses), run.quant.method
+    result = Merged(out, precision, split, count, comparison, as_trained, scores.loss, method)
     _write(result, merged, tokenizer, run, folder)
     return result
 
