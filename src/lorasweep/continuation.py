@@ -41,6 +41,15 @@ def adapter_problems(run: Run, model: Any) -> Iterator[Problem]:
         yield Problem("model.adapter", run.model.adapter, f"an adapter of this base: {misfit}")
 
 
+def origin(adapter: str) -> dict[str, str]:
+    """Return what a record says of the adapter that a run starts from."""
+    from lorasweep.data import file_hash
+
+    place = adapter_folder(Path(adapter))
+    assert place
+    return {"location": str(place.resolve()), "sha256": file_hash(place / WEIGHTS)}
+
+
 def other_base(adapter: str, location: str) -> str | None:
     """Return the base that the adapter names if it is not the one at `location`."""
     place = adapter_folder(Path(adapter))

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallba
 from trl import SFTConfig, SFTTrainer
 
 from lorasweep import hub, lora, record
-from lorasweep.continuation import other_base
+from lorasweep.continuation import origin, other_base
 from lorasweep.data import Split, build_datasets, file_hash, fingerprint
 from lorasweep.device import Device, PeakMemory
 from lorasweep.divergence import Diverged, StopOnNonFinite
@@ -96,7 +96,7 @@ def _train(
 ) -> None:
     device, terminal = Device.current(run.model.dtype), ledger.terminal
     facts = {"data": fingerprint(run.data, splits), "model": _model_facts(run), "device": device.facts()}
-    facts |= {"adapter": _adapter_origin(run.model.adapter)} if run.model.adapter else {}
+    facts |= {"adapter": origin(run.model.adapter)} if run.model.adapter else {}
     record.write_record(launch.folder, run, launch.overrides, facts)
     follower.start()
     trainer, memory = _prepare(run, tokenizer, splits["train"], device, launch.folder)
@@ -266,12 +266,6 @@ def _model_facts(run: Run) -> dict[str, Any]:
         "location": place,
         "sha256": {path.name: file_hash(path) for path in sorted(Path(place).iterdir()) if path.is_file()},
     }
-
-
-def _adapter_origin(adapter: str) -> dict[str, Any]:
-    place = record.adapter_folder(Path(adapter))
-    assert place
-    return {"location": str(place.resolve()), "sha256": file_hash(place / lora.WEIGHTS)}
 
 
 def _adapter_facts(model: torch.nn.Module) -> dict[str, Any]:

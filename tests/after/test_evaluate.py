@@ -1,6 +1,7 @@
 """evaluate: the scores of training again, other rows, and how sure the difference is."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -63,3 +64,22 @@ def test_rows_that_weigh_more_move_the_interval_more() -> None:
     assert found
     assert found.mean == pytest.approx(-5 / 12)
     assert found.low < found.mean < found.high
+
+
+def test_a_run_folder_that_cannot_be_written_is_said_to_be_one(
+    run: Path, tmp_path: Path, lorasweep: Callable[..., Done]
+) -> None:
+    shutil.copytree(run, tmp_path / "copy", ignore=shutil.ignore_patterns("evaluations"))
+    (tmp_path / "copy" / "evaluations").write_text("in the way")
+    done = lorasweep("evaluate", "copy")
+    assert done.code == 2
+    assert "a run folder that can be written" in done.err
+
+
+def test_a_damaged_adapter_is_said_to_be_one(run: Path, tmp_path: Path, lorasweep: Callable[..., Done]) -> None:
+    shutil.copytree(run, tmp_path / "copy")
+    weights = tmp_path / "copy" / "adapter" / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    done = lorasweep("chat", "copy", "hi")
+    assert done.code == 2
+    assert "a run whose adapter can be read" in done.err
