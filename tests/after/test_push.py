@@ -1,12 +1,15 @@
 """push: exactly what is shown, nothing of this machine, code that works, errors before anything is sent."""
 
+import json
 import os
 import re
 import subprocess
 import sys
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from threading import Thread
+from typing import Any, ClassVar
 
 import pytest
 import yaml
@@ -112,3 +115,60 @@ def test_pushing_without_token_or_network_is_said_before_anything_is_sent(
     assert done.returncode == 2, done.stderr
     assert words in done.stderr
     assert "Traceback" not in done.stderr
+
+
+class Hub(BaseHTTPRequestHandler):
+    """As much of the hub as a push needs, keeping what it is sent."""
+
+    asked: ClassVar[list[tuple[str, Any]]] = []
+
+    def do_GET(self) -> None:
+        self._answer({"type": "user", "name": "me", "auth": {}, "sha": "0" * 40, "siblings": []})
+
+    def do_POST(self) -> None:
+        chunked = self.headers.get("Transfer-Encoding") == "chunked"
+        body = b"".join(iter(self._chunk, b"")) if chunked else self.rfile.read(int(self.headers["Content-Length"]))
+        sent = [json.loads(line) for line in body.splitlines()]
+        self.asked.append((self.path, sent))
+        host = f"http://{self.headers['Host']}"
+        files = [
+            {"path": item["path"], "uploadMode": "regular", "shouldIgnore": False} for item in sent[0].get("files", [])
+        ]
+        self._answer({"url": f"{host}/me/it", "name": "me/it", "files": files, "commitUrl": f"{host}/me/it/commit/1",
+                      "commitOid": "1" * 40})  # fmt: skip
+
+    def _chunk(self) -> bytes:
+        data = self.rfile.read(int(self.rfile.readline(), 16))
+        self.rfile.readline()
+        return data
+
+    def _answer(self, values: dict[str, Any]) -> None:
+        body = json.dumps(values).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: Any) -> None:
+        """Keep quiet."""
+
+
+def test_a_push_sends_what_a_dry_run_shows_into_a_private_repository(run: Path, tmp_path: Path) -> None:
+    Hub.asked.clear()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    Thread(target=server.serve_forever, daemon=True).start()
+    environment = {"HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path), "HF_TOKEN": "hf_nothing", "NO_PROXY": "127.0.0.1"}
+    done = subprocess.run(
+        [sys.executable, "-m", "lorasweep.cli", "push", str(run), "me/it"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=300,
+        env={**os.environ, **environment, "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}"},
+    )  # fmt: skip
+    server.shutdown()
+    assert done.returncode == 0, done.stderr
+    push.dry_run(saved.open_run(run), run, "me/it", None, tmp_path / "shown")
+    shown = {str(path.relative_to(tmp_path / "shown")) for path in (tmp_path / "shown").rglob("*") if path.is_file()}
+    created = next(sent[0] for path, sent in Hub.asked if path == "/api/repos/create")
+    assert created["visibility"] == "private"
+    commit = next(sent for path, sent in Hub.asked if "/commit/" in path)
+    assert {item["value"]["path"] for item in commit if item["key"] == "file"} == shown
