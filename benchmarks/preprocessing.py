@@ -37,7 +37,10 @@ def write_rows(path: Path, count: int) -> None:
         for number in range(count):
             turns = []
             for _ in range(chance.choice((1, 1, 2))):
-                turns += [{"role": "user", "content": f"{number} {text(25)}?"}, {"role": "assistant", "content": text(55)}]
+                turns += [
+                    {"role": "user", "content": f"{number} {text(25)}?"},
+                    {"role": "assistant", "content": text(55)},
+                ]
             file.write(json.dumps({"messages": turns}) + "\n")
 
 
@@ -75,7 +78,9 @@ def run_plain(path: Path) -> dict[str, Any]:
     model = AutoModelForCausalLM.from_pretrained(random_model.folder(Shape()))
     start = time.perf_counter()
     rows = load_dataset("json", data_files=str(path), split="train", cache_dir=os.environ["LORASWEEP_CACHE"])
-    args = SFTConfig(output_dir=str(path.parent / "out"), max_length=2048, assistant_only_loss=True, use_cpu=True, bf16=False)
+    args = SFTConfig(
+        output_dir=str(path.parent / "out"), max_length=2048, assistant_only_loss=True, use_cpu=True, bf16=False
+    )
     trainer = SFTTrainer(model=model, args=args, train_dataset=rows, processing_class=tokenizer)
     return {"seconds": time.perf_counter() - start, "kept": len(trainer.train_dataset)}
 
@@ -128,7 +133,9 @@ def main() -> None:
         write_rows(path, options.rows)
         model = os.environ.get("LORASWEEP_CACHE")
         print(f"{options.rows:,} rows, {path.stat().st_size / 2**20:.0f} MiB", flush=True)
-        print("| | rows/s | seconds | ratio | peak GiB, private | peak GiB, with mapped files |\n|---|---|---|---|---|---|")
+        print(
+            "| | rows/s | seconds | ratio | peak GiB, private | peak GiB, with mapped files |\n|---|---|---|---|---|---|"
+        )
         results = {}
         for arm, extra in ARMS.items():
             results[arm] = run_arm(arm, extra, path, model)

@@ -57,7 +57,7 @@ def _budget_conflicts(train: Train) -> Iterator[Problem]:
 
 
 def _model_conflicts(run: Run) -> Iterator[Problem]:
-    if run.lora.init in ("pissa", "orthogonal") and run.quant.method != "none":
+    if run.lora.init in ("olora", "pissa", "orthogonal") and run.quant.method != "none":
         yield Problem("lora.init", run.lora.init, "another init, or quant=none: it starts from unquantised weights")
     if run.lora.use_dora and run.quant.method == "int8":
         yield Problem("lora.use_dora", True, "false, or a 4-bit or unquantised base: DoRA fails on int8 layers")
@@ -65,8 +65,8 @@ def _model_conflicts(run: Run) -> Iterator[Problem]:
         yield Problem("lora.init", run.lora.init, "default, gaussian or orthogonal together with lora.use_dora")
     if run.lora.init == "orthogonal" and run.lora.r % 2:
         yield Problem("lora.r", run.lora.r, "an even number: lora.init=orthogonal halves it")
-    if run.lora.init == "olora" and run.quant.method == "int8":
-        yield Problem("lora.init", "olora", "another init, or a 4-bit or unquantised base")
+    if run.model.adapter and run.lora.init != "default":
+        yield Problem("lora.init", run.lora.init, "default: model.adapter says how the adapter starts")
     if run.quant.double_quant and run.quant.method not in ("nf4", "fp4"):
         yield Problem("quant.double_quant", True, f"false: {run.quant.method} has no constants to quantise")
     shape = run.model.shape

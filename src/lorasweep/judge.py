@@ -12,6 +12,7 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from lorasweep import lora
 from lorasweep.divergence import Diverged
 from lorasweep.evaluation import Evaluator, Scores, schedule
 from lorasweep.metrics import Metrics
@@ -114,7 +115,6 @@ class Judge(TrainerCallback):
 
     def _save(self, model: Any) -> None:
         staging, target = self.folder / ".adapter", self.folder / "adapter"
-        # Embeddings are never resized here; asked to find out by itself, PEFT would look the base up on the hub.
-        model.save_pretrained(staging, save_embedding_layers=False)
+        lora.save_adapter(model, staging)
         shutil.rmtree(target, ignore_errors=True)
         staging.rename(target)

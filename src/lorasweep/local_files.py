@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from glob import glob
+from glob import escape, glob
 from pathlib import Path
 
 
@@ -11,3 +11,10 @@ def local_files(pattern: str) -> list[str]:
     if Path(pattern).is_file():
         return [pattern]
     return sorted(path for path in glob(pattern, recursive=True) if Path(path).is_file())
+
+
+def absolute(pattern: str) -> str:
+    """Return the path or pattern as it is found from any working directory."""
+    if Path(pattern).is_absolute():
+        return pattern
+    return str(Path.cwd() / pattern if Path(pattern).is_file() else Path(escape(str(Path.cwd()))) / pattern)

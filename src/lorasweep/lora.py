@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel, set_seed
 
+from lorasweep.record import share_weights
 from lorasweep.schema import Lora
+
+WEIGHTS = "adapter_model.safetensors"
+CHANGES_BASE = ("olora", "pissa")
+"""Inits that take what A and B start as out of the base, so that the adapter fits the changed base only."""
 
 
 def build_adapter(lora: Lora) -> LoraConfig:
@@ -29,7 +41,72 @@ def add_adapter(model: PreTrainedModel, config: LoraConfig, seed: int) -> PeftMo
     set_seed(seed)
     adapted = get_peft_model(model, config)
     assert isinstance(adapted, PeftModel)
+    if config.init_lora_weights in CHANGES_BASE:
+        state = get_peft_model_state_dict(adapted, save_embedding_layers=False)
+        adapted.start = {name: value.detach().cpu().clone() for name, value in state.items()}
     return adapted
+
+
+def load_adapter(
+    model: PreTrainedModel, folder: Path, *, trainable: bool = False, dropout: float = 0.0, seed: int = 0
+) -> PeftModel:
+    """Put a saved adapter on the model, its values in float32; to train it further, with dropout and a seed."""
+    config = LoraConfig.from_pretrained(str(folder))
+    config.lora_dropout = dropout
+    biases = {name: value for name, value in model.named_parameters() if name.endswith("bias")}
+    kept = [(value, value.detach().clone()) for value in biases.values() if config.bias != "none"]
+    set_seed(seed)
+    adapted = PeftModel.from_pretrained(model, str(folder), is_trainable=trainable, config=config)
+    assert isinstance(adapted, PeftModel)
+    adapted.base_biases = kept
+    return adapted
+
+
+@contextmanager
+def untuned(model: PeftModel) -> Iterator[None]:
+    """Make the model its base for a while: the adapter off, and trained biases, which PEFT leaves, as they were."""
+    trained = [(value, value.detach().clone()) for value, _ in model.base_biases]
+    with model.disable_adapter(), torch.no_grad():
+        try:
+            for value, original in model.base_biases:
+                value.copy_(original)
+            yield
+        finally:
+            for value, tuned in trained:
+                value.copy_(tuned)
+
+
+def merge_adapter(model: PeftModel) -> PreTrainedModel:
+    """Add the adapter to the weights of its base and return the base; raises ValueError on weights not finite."""
+    merged: PreTrainedModel = model.merge_and_unload(safe_merge=True)
+    return merged
+
+
+def save_adapter(model: Any, folder: Path) -> None:
+    """Save the adapter as one for the base as it came, whatever its init took out of it."""
+    # Embeddings are never resized here; asked to find out by itself, PEFT would look the base up on the hub.
+    model.save_pretrained(folder, save_embedding_layers=False)
+    if start := getattr(model, "start", None):
+        _fit_to_untouched_base(folder, start)
+    share_weights(folder)
+
+
+def _fit_to_untouched_base(folder: Path, start: dict[str, torch.Tensor]) -> None:
+    """Rewrite an adapter as [A; A at the start], [B, -B at the start]: twice the rank, the same model.
+
+    PEFT would take the start out of the base again at every load. That needs the very weights of training (a merge
+    into 16 bit has others), other loaders do not know of it, and with the adapter off the base would stay changed.
+    """
+    state, config = load_file(folder / WEIGHTS), LoraConfig.from_pretrained(str(folder))
+    for name, value in state.items():
+        if ".lora_A." in name:
+            state[name] = torch.cat([value, start[name].to(value.dtype)], 0)
+        elif ".lora_B." in name:
+            state[name] = torch.cat([value, -start[name].to(value.dtype)], 1)
+    config.lora_alpha *= math.sqrt(2) if config.use_rslora else 2
+    config.r, config.init_lora_weights = 2 * config.r, True
+    save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
+    config.save_pretrained(str(folder))
 
 
 def trainable(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -107,6 +107,10 @@ def _model_problems(run: Run) -> Iterator[Problem]:
     if run.data.packing and not (run.data.max_length or context):
         yield Problem("data.max_length", None, "a number of tokens: data.packing needs one for this model")
     yield from target_problems(run.lora, model)
+    if run.model.adapter:
+        from lorasweep.continuation import adapter_problems
+
+        yield from adapter_problems(run, model)
 
 
 def target_problems(lora: Lora, model: Any) -> Iterator[Problem]:
@@ -120,7 +124,7 @@ def target_problems(lora: Lora, model: Any) -> Iterator[Problem]:
         return
     for target in [targets] if isinstance(targets, str) else targets:
         try:
-            found = _matches(target, isinstance(targets, str), modules)
+            found = matching_modules(target, isinstance(targets, str), modules)
         except re.error as error:
             yield Problem("lora.target_modules", target, f"a regular expression over whole module names: {error}")
             continue
@@ -137,7 +141,15 @@ def target_problems(lora: Lora, model: Any) -> Iterator[Problem]:
             )
 
 
-def _matches(target: str, is_pattern: bool, modules: Mapping[str, bool]) -> list[str]:
+def linear_layers(model: Any) -> dict[str, tuple[int, int]]:
+    """Return the linear layers of a model by name, each with its out and in features."""
+    import torch
+
+    named = model.named_modules()
+    return {name: (m.out_features, m.in_features) for name, m in named if isinstance(m, torch.nn.Linear)}
+
+
+def matching_modules(target: str, is_pattern: bool, modules: Iterable[str]) -> list[str]:
     """Return the modules PEFT would adapt: by pattern over the whole name, else by whole name or last parts."""
     if is_pattern:
         return [name for name in modules if re.fullmatch(target, name)]

@@ -18,6 +18,7 @@ from typing import Any
 
 import yaml
 
+from lorasweep.local_files import absolute
 from lorasweep.rules import Problem, UserError
 from lorasweep.schema import SECTIONS, Run
 
@@ -36,9 +37,9 @@ def claim(folder: Path, run: Run) -> None:
     """Make `folder` this run's own by writing run.yaml, and its values as a Hydra config directory; refuse a used one.
 
     Every group gets a file of its own, so that one chosen beside `--config-dir FOLDER experiment=saved` replaces the
-    saved one whole.
+    saved one whole. Paths are saved absolute, so that the folder works from any working directory.
     """
-    values = _literal(asdict(run))
+    values = literal(_found_from_anywhere(asdict(run)))
     folder.mkdir(parents=True, exist_ok=True)
     try:
         _write_yaml(folder / "run.yaml", values)
@@ -81,6 +82,20 @@ def write_json(path: Path, values: Any) -> None:
         file.flush()
         os.fsync(file.fileno())
     staging.replace(path)
+
+
+def share_weights(folder: Path) -> None:
+    """Let weights be read by whom the user's other files can be: safetensors makes its files private."""
+    umask = os.umask(0)
+    os.umask(umask)
+    for path in folder.glob("*.safetensors"):
+        path.chmod(0o666 & ~umask)
+
+
+def adapter_folder(folder: Path) -> Path | None:
+    """Return where the adapter of a run folder is, or `folder` if it is an adapter itself; None without one."""
+    places = (folder / "adapter", folder)
+    return next((place for place in places if (place / "adapter_config.json").is_file()), None)
 
 
 def data_seed(run: Run) -> int:
@@ -133,10 +148,24 @@ def _write_yaml(path: Path, values: Any, header: str = "") -> None:
         file.write(header + yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
 
 
-def _literal(values: Any) -> Any:
+def _found_from_anywhere(values: dict[str, Any]) -> dict[str, Any]:
+    """Make the paths among a run's values absolute; a hub id is no path unless a folder of that name is here."""
+    data, model = values["data"], values["model"]
+    for name in ("files", "eval_files", "test_files") if data["source"] == "files" else ():
+        given = data[name]
+        data[name] = [absolute(path) for path in given] if isinstance(given, list) else given and absolute(given)
+    for name in ("name", "tokenizer", "adapter", "chat_template"):
+        given = model[name]
+        # a template can itself be the value, longer than any path
+        if given and len(given) < 4096 and "\n" not in given and os.path.exists(given):
+            model[name] = given if name == "name" and model["source"] != "hub" else os.path.abspath(given)
+    return values
+
+
+def literal(values: Any) -> Any:
     """Escape what OmegaConf would read as an interpolation; saved values are final."""
     if isinstance(values, dict):
-        return {key: _literal(value) for key, value in values.items()}
+        return {key: literal(value) for key, value in values.items()}
     if isinstance(values, list):
-        return [_literal(value) for value in values]
+        return [literal(value) for value in values]
     return values.replace("${", "\\${") if isinstance(values, str) else values

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedTokenizerBase
+from peft import PeftModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl import SFTTrainer
 
 from lorasweep import hub, lora, record
+from lorasweep.continuation import origin, other_base
 from lorasweep.data import Split, build_datasets, file_hash, fingerprint
 from lorasweep.device import Device, PeakMemory
 from lorasweep.divergence import Diverged
@@ -95,11 +97,14 @@ def _train(
 ) -> None:
     device, terminal = Device.current(run.model.dtype), ledger.terminal
     facts = {"data": fingerprint(run.data, splits), "model": _model_facts(run), "device": device.facts()}
+    facts |= {"adapter": origin(run.model.adapter)} if run.model.adapter else {}
     facts |= {"steps": plan.facts()} if plan else {}
     record.write_record(launch.folder, run, launch.overrides, facts)
     follower.start()
     trainer, memory = _prepare(run, tokenizer, splits["train"], plan, device, launch.folder)
     terminal.header(run, splits, plan, trainer, device, launch.folder)
+    if run.model.adapter and (other := other_base(run.model.adapter, location(run.model))):
+        terminal.say(f"model.adapter was trained on another base, {other}", style="bold red")
     if run.data.packing:
         check_parity(trainer, device)
     judge = _judge(run, tokenizer, splits.get("eval"), device, trainer, ledger)
@@ -123,8 +128,16 @@ def _prepare(
     if not device.is_gpu:
         keep_gradients_on_cpu(model)
     memory = PeakMemory(device)
-    adapted = lora.add_adapter(model, lora.build_adapter(run.lora), run.train.seed)
-    return build_trainer(run, adapted, tokenizer, train, plan, device, folder), memory
+    return build_trainer(run, _adapted(run, model), tokenizer, train, plan, device, folder), memory
+
+
+def _adapted(run: Run, model: PreTrainedModel) -> PeftModel:
+    """Put a fresh adapter on the base, or the one that the run starts from."""
+    if not run.model.adapter:
+        return lora.add_adapter(model, lora.build_adapter(run.lora), run.train.seed)
+    place = record.adapter_folder(Path(run.model.adapter))
+    assert place
+    return lora.load_adapter(model, place, trainable=True, dropout=run.lora.dropout, seed=run.train.seed)
 
 
 def _judge(

@@ -86,6 +86,8 @@ class Model:
     """A Jinja chat template, or the path of a .jinja file; null: the tokenizer's own."""
     trust_remote_code: bool = False
     """Run Python code that the model's repository brings along. Leave off unless you have read that code."""
+    adapter: str | None = None
+    """A run folder, or a folder with adapter_config.json: train this adapter further instead of a fresh one."""
     shape: Shape = field(default_factory=Shape)
 
 
@@ -119,7 +121,8 @@ class Lora:
     use_rslora: bool = False
     use_dora: bool = False
     init: str = choice("default", "default", "gaussian", "olora", "orthogonal", "pissa")
-    """How A and B start. pissa needs `quant.method=none`."""
+    """How A and B start. olora, orthogonal and pissa need `quant.method=none`: what they take out of the base would be
+    quantised again, and the saved adapter would not be the model that was scored."""
 
 
 @dataclass(kw_only=True, slots=True)

@@ -29,6 +29,7 @@ from lorasweep import schema
 from lorasweep.compose.command_line import CommandLine
 from lorasweep.conflicts import conflicts
 from lorasweep.local_files import local_files
+from lorasweep.record import adapter_folder
 from lorasweep.rules import MISSING, Problem, UserError, build, check, nearest
 
 CODE_KEYS = {"_target_", "_partial_", "_args_", "_recursive_", "_convert_"}
@@ -239,6 +240,8 @@ def _missing_files(data: schema.Data, model: schema.Model) -> Iterator[Problem]:
         for pattern in [given] if isinstance(given, str) else given or []:
             if not local_files(pattern):
                 yield Problem(f"data.{name}", pattern, "an existing file, or a pattern that matches one")
+    if model.adapter and not adapter_folder(Path(model.adapter)):
+        yield Problem("model.adapter", model.adapter, "a run folder with an adapter, or one with adapter_config.json")
     template = model.chat_template
     if template and template.endswith((".jinja", ".j2")) and not Path(template).is_file():
         yield Problem("model.chat_template", template, "an existing file, or the template itself")

@@ -39,8 +39,8 @@ def encode(source: Source, data: Data, tokenizer: PreTrainedTokenizerBase, longe
     """Return every row of a source, in order, from the cache or made now and kept there.
 
     Columns: input_ids and labels (cut to `longest`), tokens and supervised (their numbers), prompt and answer (texts
-    before and of the last learnt part), add_special_tokens, cut (tokens lost to `longest`), replaced_template, dropped (why nothing is left to
-    learn, else empty), hash (of the ids) and row (number in the source).
+    before and of the last learnt part), add_special_tokens, cut (tokens lost to `longest`), replaced_template, dropped
+    (why nothing is left to learn, else empty), hash (of the ids) and row (number in the source).
     """
     kind = row_format(data, source.rows.column_names, bool(tokenizer.chat_template))
     if not tokenizer.is_fast:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy
 from datasets import Dataset
+from rich.console import Console
 from transformers import PreTrainedTokenizerBase
 
 from lorasweep import record
@@ -15,6 +19,7 @@ from lorasweep.data import IGNORED, Counts, Split, build_datasets
 from lorasweep.data.segments import segments
 from lorasweep.model import build_config, build_tokenizer, context_length
 from lorasweep.packing import bins
+from lorasweep.rules import Problem, UserError
 from lorasweep.schema import Run
 from lorasweep.steps import build_plan
 
@@ -89,18 +94,43 @@ def preview(run: Run, split: str = "train", rows: int = 3, row: int | None = Non
     """Prepare the rows of a run as training would and describe them; no weights are loaded.
 
     Examples are `rows` of `split`, spread evenly, one that was cut among them if there is one; or row number `row`.
+    Raises UserError for a split or a row that is not there.
     """
     tokenizer = build_tokenizer(run.model)
     context = context_length(build_config(run.model))
     splits = build_datasets(run.data, tokenizer, context)
-    chosen = splits[split].rows if split in splits else None
+    if split not in splits:
+        allowed = f"a split that there is: {', '.join(splits)} (data.{split}_fraction=0.1 makes one)"
+        raise UserError(Problem("--split", split, allowed))
+    chosen = splits[split].rows
+    shown = _choice(chosen, rows, row)
+    if row is not None and not shown:
+        raise UserError(
+            Problem("--row", row + 1, f"a row of {split} that is kept; it is in another split, or left out")
+        )
     return Preview(
         run.model.name,
         [_facts(name, part, tokenizer) for name, part in splits.items()],
         _packing(splits["train"], run.data.max_length or context),
         _steps(run, splits["train"]),
-        [] if chosen is None else [_example(chosen[at], split, tokenizer) for at in _choice(chosen, rows, row)],
+        [_example(chosen[at], split, tokenizer) for at in shown],
     )
+
+
+def show(preview: Preview, command: list[str], html: Path | None, as_json: bool) -> None:
+    """Print a preview, as JSON if asked, or write it as a page."""
+    from lorasweep.preview import console, page
+
+    if as_json:
+        print(json.dumps(asdict(preview), indent=1, ensure_ascii=False))
+    elif html is None:
+        console.show(preview, Console(highlight=False))
+    else:
+        try:
+            html.write_text(page.render(preview, shlex.join(command)), encoding="utf-8")
+        except OSError as error:
+            raise UserError(Problem("--html", str(html), f"a file that can be written ({error.strerror})")) from None
+        print(f"written to {html}")
 
 
 def _facts(name: str, split: Split, tokenizer: PreTrainedTokenizerBase) -> SplitFacts:

@@ -18,8 +18,8 @@ def show(preview: Preview, console: Console) -> None:
         console.print(_facts_table(facts))
     if packing := preview.packing:
         console.print(
-            f"packed    {packing.rows:,} training rows fill {packing.packed_rows:,} rows of {packing.length:,} tokens to"
-            f" {packing.fill:.0%}, {packing.rows / packing.packed_rows:.1f} in one (data.packing=true)"
+            f"packed    {packing.rows:,} training rows fill {packing.packed_rows:,} rows of {packing.length:,} tokens"
+            f" to {packing.fill:.0%}, {packing.rows / packing.packed_rows:.1f} in one (data.packing=true)"
         )
     if steps := preview.steps:
         sizes = f"{steps.least:,} to {steps.most:,}"
@@ -67,7 +67,8 @@ def _stop_words(facts: SplitFacts) -> str:
     tokens, kept = " ".join(facts.stop_tokens), facts.counts.kept
     if facts.stopping == kept:
         return f"yes, {tokens} is learnt at the end of every row"
-    return f"! {kept - facts.stopping:,} of {kept:,} rows do not learn to stop {f'({tokens} in the others)' if tokens else ''}"
+    others = f" ({tokens} in the others)" if tokens else ""
+    return f"! {kept - facts.stopping:,} of {kept:,} rows do not learn to stop{others}"
 
 
 def _bos_words(facts: SplitFacts) -> str:
