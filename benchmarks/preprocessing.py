@@ -71,7 +71,8 @@ def run_plain(path: Path) -> dict[str, Any]:
     tokenizer = AutoTokenizer.from_pretrained(embedded_model.folder())
     marked = "{% generation %}{{ message['content'] + '<|im_end|>' + '\\n' }}{% endgeneration %}"
     tokenizer.chat_template = (
-        "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' }}{% if message['role'] == 'assistant' %}"
+        "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' }}"
+        "{% if message['role'] == 'assistant' %}"
         + marked
         + "{% else %}{{ message['content'] + '<|im_end|>' + '\\n' }}{% endif %}{% endfor %}"
     )
@@ -86,7 +87,7 @@ def run_plain(path: Path) -> dict[str, Any]:
 
 
 def measure(work: Any) -> dict[str, Any]:
-    """Run `work` while watching the memory of this process and its children: peak of the sum of what each holds alone."""
+    """Run `work` watching the memory of this process and its children: peak of the sum of what each holds alone."""
     peak, done = 0, threading.Event()
 
     def watch() -> None:
@@ -133,9 +134,7 @@ def main() -> None:
         write_rows(path, options.rows)
         model = os.environ.get("LORASWEEP_CACHE")
         print(f"{options.rows:,} rows, {path.stat().st_size / 2**20:.0f} MiB", flush=True)
-        print(
-            "| | rows/s | seconds | ratio | peak GiB, private | peak GiB, with mapped files |\n|---|---|---|---|---|---|"
-        )
+        print("| | rows/s | seconds | ratio | peak GiB | with mapped files |\n|---|---|---|---|---|---|")
         results = {}
         for arm, extra in ARMS.items():
             results[arm] = run_arm(arm, extra, path, model)

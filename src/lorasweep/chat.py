@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from string import Formatter
 from typing import Any
 
 import torch
@@ -15,7 +15,10 @@ from rich.text import Text
 from transformers import GenerationConfig, PreTrainedTokenizerBase, TextStreamer
 
 from lorasweep import lora, saved
+from lorasweep.data.chat_template import ChatTemplate
+from lorasweep.data.rendering import stop_texts, template_columns
 from lorasweep.device import Device
+from lorasweep.evaluation import stop_ids
 from lorasweep.model import build_tokenizer, context_length
 from lorasweep.rules import Problem, UserError
 from lorasweep.schema import Data, Run
@@ -37,6 +40,11 @@ class Style:
         own_markers = self.data.instruction_part and self.data.response_part
         return bool(self.tokenizer.chat_template) and self.data.format != "completion" and not own_markers
 
+    @cached_property
+    def template(self) -> ChatTemplate:
+        """The chat template as it rendered the rows of training."""
+        return ChatTemplate(self.data, self.tokenizer, stop_texts(self.tokenizer))
+
     @property
     def remembers(self) -> bool:
         """Whether earlier turns can be shown to the model: it takes markers to tell them apart."""
@@ -44,7 +52,7 @@ class Style:
 
     def question(self, text: str) -> str:
         """Put what was typed where the rows of training had their question; other columns are empty."""
-        columns = [name for _, name, _, _ in Formatter().parse(self.data.prompt or "") if name]
+        columns = template_columns(self.data.prompt or "")
         if not columns:
             return text
         values = {**dict.fromkeys(columns, ""), columns[0]: text}
@@ -54,7 +62,7 @@ class Style:
         """Return the text to go on from, and whether the tokenizer still has to add its first token."""
         tokenizer, data = self.tokenizer, self.data
         if self.is_chat:
-            return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)), False
+            return self.template.prompt(turns), False
         if self.remembers:
             opening = {"user": data.instruction_part, "assistant": data.response_part, "system": ""}
             text = "".join(f"{opening[turn['role']]}{turn['content']}" for turn in turns) + (data.response_part or "")
@@ -147,12 +155,10 @@ def generation_settings(
     model: Any, tokenizer: PreTrainedTokenizerBase, max_new_tokens: int, temperature: float
 ) -> GenerationConfig:
     """Return how to generate: greedily at temperature 0; any special token ends the answer."""
-    stops = model.generation_config.eos_token_id
-    stops = {stops} if isinstance(stops, int) else set(stops or ())
     sampling = {"do_sample": True, "temperature": temperature} if temperature else {"do_sample": False}
     return GenerationConfig(
         max_new_tokens=max_new_tokens,
-        eos_token_id=sorted(stops | set(tokenizer.all_special_ids)),
+        eos_token_id=sorted({*stop_ids(model, tokenizer), *tokenizer.all_special_ids}),
         pad_token_id=tokenizer.pad_token_id,
         **sampling,
     )
@@ -188,4 +194,4 @@ def _ask_or_explain(chat: Chat, text: str) -> None:
 
 def _constant(template: str | None) -> str | None:
     """Return the system message of the rows where it is the same in all of them."""
-    return template if template and not any(name for _, name, _, _ in Formatter().parse(template)) else None
+    return template if template and not template_columns(template) else None

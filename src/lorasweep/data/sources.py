@@ -88,7 +88,7 @@ def _load_files(files: Any, paths: tuple[str, ...]) -> Source:
     options = _cells_are_text(paths[0]) if kind == "csv" else {}
     content = _content(paths)
     folder = str(cache.root() / "datasets" / content)
-    literal = [escape(path) for path in paths]
+    literal = [escape(str(Path(path).absolute())) for path in paths]
     return Source(load_dataset(kind, data_files=literal, split="train", cache_dir=folder, **options), content, paths)
 
 
