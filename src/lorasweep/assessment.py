@@ -26,7 +26,6 @@ from lorasweep.rules import Problem, UserError
 from lorasweep.schema import Data, Run
 
 SPLITS = ("eval", "test", "train")
-NAMES = {"eval/loss": "loss", "eval/perplexity": "perplexity", "eval/exact_match": "exact match"}
 
 
 @dataclass(frozen=True)
@@ -151,7 +150,7 @@ def show(result: Assessment, as_json: bool) -> None:
     for name, value in after.items():
         change = result.difference if name == "eval/loss" else None
         interval = f"{change.low:+.4f} to {change.high:+.4f}" if change else ""
-        words = NAMES.get(name, name)
+        words = name.removeprefix("eval/").replace("_", " ")
         table.add_row(words, f"{before[name]:.4f}", f"{value:.4f}", f"{value - before[name]:+.4f}", interval)
     console.print(table)
     if result.rows_of_training is False:

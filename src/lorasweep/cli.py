@@ -121,6 +121,9 @@ def merge(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="A new folder.")],
     overrides: Overrides = None,
     dtype: Annotated[SixteenBit | None, typer.Option(help="Default: the run's, on a CPU bfloat16.")] = None,
+    as_trained: Annotated[
+        bool, typer.Option("--as-trained", help="Into the values the quantised weights stand for, not the original.")
+    ] = False,
 ) -> None:
     """Add the adapter to its base in 16 bit: a plain model folder, for servers and converters."""
     if out.exists():
@@ -128,7 +131,7 @@ def merge(
     config = _opened(run, overrides)
     from lorasweep.merge import merge, show
 
-    show(merge(config, run, out, dtype.value if dtype else None))
+    show(merge(config, run, out, dtype.value if dtype else None, as_trained))
 
 
 @app.command()

@@ -63,27 +63,34 @@ class Merged:
     loss_as_trained: float
     loss_merged: float
     quantisation: str
+    into_dequantised: bool
+    """Into what the quantised weights stand for, not into the original ones."""
 
 
-def merge(run: Run, folder: Path, out: Path, dtype: str | None) -> Merged:
+def merge(run: Run, folder: Path, out: Path, dtype: str | None, as_trained: bool = False) -> Merged:
     """Write the merged model to `out`; raises UserError where it would not be the model that was trained.
 
-    Only one model is in memory at a time: first the base as it was trained on, then the base in 16 bit.
+    The adapter is merged into the original base, or, as trained, into what its quantised weights stand for. Only one
+    model is in memory at a time: first the base as it was trained on, then the base in 16 bit.
     """
     check_target(out)
+    if as_trained and run.quant.method == "none":
+        allowed = "left out: the base was not quantised, and is merged into as it was trained on"
+        raise UserError(Problem("--as-trained", True, allowed))
     trained_on, merges_in = Device.current(run.model.dtype), _sixteen_bit(run, dtype)
     tokenizer = build_tokenizer(run.model)
     split, rows = _evaluation_rows(run, tokenizer)
     settings = replace(run.evaluation, generate=0)
-    as_trained = Evaluator(rows, tokenizer, settings, trained_on)(saved.load(run, folder, trained_on)).loss
+    loss_as_trained = Evaluator(rows, tokenizer, settings, trained_on)(saved.load(run, folder, trained_on)).loss
     _free_memory()
     precision = merges_in.facts()["precision"]
-    merged, comparison = merge_and_compare(saved.load(run, folder, merges_in, quantised=False), rows, merges_in)
+    model = saved.load(run, folder, merges_in, quantised=False, dequantised=as_trained)
+    merged, comparison = merge_and_compare(model, rows, merges_in)
     if not comparison.faithful:
         raise UserError(Problem("--dtype", precision, _unfaithful(comparison)))
     scores = Evaluator(rows, tokenizer, settings, merges_in)(merged)
     count, method = len(scores.row_losses), run.quant.method
-    result = Merged(out, precision, split, count, comparison, as_trained, scores.loss, method)
+    result = Merged(out, precision, split, count, comparison, loss_as_trained, scores.loss, method, as_trained)
     _write(result, merged, tokenizer, run, folder)
     return result
 
@@ -200,12 +207,13 @@ def show(result: Merged) -> None:
     """Print what was written and how it compares with what was trained."""
     console, comparison = Console(highlight=False), result.comparison
     size = sum(path.stat().st_size for path in result.folder.rglob("*") if path.is_file()) / 2**30
+    base = "dequantised" if result.into_dequantised else "original"
     rows = [
         ("merged", f"{result.folder}, {result.dtype}, {size:.2f} GiB"),
         ("against the adapter beside it", f"{comparison.equal_predictions:.1%} of the predictions equal, logits differ"
          f" by at most {comparison.largest_difference:.3g}, strength of the adapter {comparison.strength:.3f}"),
         ("loss as trained", f"{result.loss_as_trained:.4f} (base in {result.quantisation})"),
-        ("loss merged", f"{result.loss_merged:.4f} ({result.dtype})"),
+        ("loss merged", f"{result.loss_merged:.4f} ({result.dtype}, {base} base)"),
         ("rows", f"{result.count} of {result.rows}" + (", which training has seen" if result.rows == "train" else "")),
     ]  # fmt: skip
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))

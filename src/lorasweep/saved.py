@@ -73,21 +73,27 @@ def read_json(path: Path) -> dict[str, Any]:
     return values if isinstance(values, dict) else {}
 
 
-def load_base(run: Run, device: Device, quantised: bool = True) -> Any:
-    """Load the base as the run trained on it, or in 16 bit; its head is fused as evaluation needs it."""
+def load_base(run: Run, device: Device, quantised: bool = True, dequantised: bool = False) -> Any:
+    """Load the base as the run trained on it, or in 16 bit; its head is fused as evaluation needs it.
+
+    Dequantised: in 16 bit too, but with the values that the quantised weights stand for.
+    """
     from trl.trainer.utils import add_fused_lm_head
 
     from lorasweep.model import build_model
     from lorasweep.quant import build_quantization, keep_gradients_on_cpu
 
-    base = build_model(run.model, build_quantization(run.quant, device) if quantised else None, device)
+    quantization = build_quantization(run.quant, device) if quantised or dequantised else None
+    base = build_model(run.model, quantization, device)
+    if dequantised:
+        base = base.dequantize(dtype=device.precision)
     if not device.is_gpu:
         keep_gradients_on_cpu(base)  # the kernel it avoids rounds otherwise, too
     add_fused_lm_head(base)
     return base.eval()
 
 
-def load(run: Run, folder: Path, device: Device, quantised: bool = True) -> Any:
+def load(run: Run, folder: Path, device: Device, quantised: bool = True, dequantised: bool = False) -> Any:
     """Load the base with the adapter of a run folder, for inference."""
     from safetensors import SafetensorError
 
@@ -95,7 +101,7 @@ def load(run: Run, folder: Path, device: Device, quantised: bool = True) -> Any:
 
     place = kept_adapter(folder)
     try:
-        return load_adapter(load_base(run, device, quantised), place).eval()
+        return load_adapter(load_base(run, device, quantised, dequantised), place).eval()
     except SafetensorError as error:
         raise UserError(Problem("RUN", str(folder), f"a run whose adapter can be read ({error})")) from None
     except RuntimeError as error:

@@ -41,6 +41,26 @@ def test_the_merged_model_is_the_base_with_the_adapter(overrides: tuple[str, ...
     assert files["model.safetensors"].stat().st_mode == files["config.json"].stat().st_mode
 
 
+@pytest.mark.parametrize("quant", ["nf4", "nf4_double", "int8"])
+def test_merged_as_trained_the_model_is_the_one_that_was_scored(quant: str, tmp_path: Path) -> None:
+    folder = trained(tmp_path / "run", f"quant={quant}")
+    opened = saved.open_run(folder)
+    result = merge(opened, folder, tmp_path / "out", "float16", as_trained=True)
+    scored = summary_of(folder)["eval/loss"]
+    assert result.loss_merged == pytest.approx(scored, rel=1e-4)
+    if quant != "int8":  # the tiny model loses too little to it
+        original = merge(opened, folder, tmp_path / "other", "float16").loss_merged
+        assert abs(result.loss_merged - scored) < abs(original - scored) / 10
+    plain = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    assert not getattr(plain.config, "quantization_config", None)
+
+
+def test_merging_as_trained_needs_a_quantised_base(tmp_path: Path, lorasweep: Callable[..., Done]) -> None:
+    done = lorasweep("merge", str(trained(tmp_path / "run", "quant=none")), "out", "--as-trained")
+    assert done.code == 2
+    assert "the base was not quantised" in done.err
+
+
 @pytest.mark.parametrize("fault", ["twice", "half", "not at all"])
 def test_a_wrong_merge_is_found_and_not_written(
     fault: str, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -105,9 +105,7 @@ def preview(run: Run, split: str = "train", rows: int = 3, row: int | None = Non
     chosen = splits[split].rows
     shown = _choice(chosen, rows, row)
     if row is not None and not shown:
-        raise UserError(
-            Problem("--row", row + 1, f"a row of {split} that is kept; it is in another split, or left out")
-        )
+        raise UserError(Problem("--row", row + 1, f"a kept row of {split}; this one is in another split, or left out"))
     return Preview(
         run.model.name,
         [_facts(name, part, tokenizer) for name, part in splits.items()],
