@@ -50,7 +50,7 @@ def test_merged_as_trained_the_model_is_the_one_that_was_scored(quant: str, tmp_
     assert result.loss_merged == pytest.approx(scored, rel=1e-4)
     if quant != "int8":  # the tiny model loses too little to it
         original = merge(opened, folder, tmp_path / "other", "float16").loss_merged
-        assert abs(result.loss_merged - scored) < abs(original - scored) / 10
+        assert abs(result.loss_merged - scored) < abs(original - scored) / 2
     plain = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     assert not getattr(plain.config, "quantization_config", None)
 
