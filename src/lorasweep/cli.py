@@ -65,10 +65,9 @@ def preview(
     places = [f"--config-dir={config_dir}"] if config_dir else []
     compose.register()
     config = compose.checked_run(CHECKOUT / "conf", compose.CommandLine.of([*places, *(overrides or [])]))
+    _check_inputs(config)
     from lorasweep import preview as previews
-    from lorasweep.preflight import check_inputs
 
-    check_inputs(config)
     shown = previews.preview(config, split.value, rows, row - 1 if row else None)
     previews.show(shown, ["lorasweep", "preview", *places, *(overrides or [])], html, as_json)
 
@@ -187,13 +186,18 @@ def _opened(folder: Path, overrides: list[str] | None = None, *, needs_data: boo
     from lorasweep.saved import open_run
 
     run = open_run(folder, overrides or [], needs_data)
-    if not loads:
-        return run
+    if loads:
+        _check_inputs(run)
+    return run
+
+
+def _check_inputs(run: Run) -> None:
+    """Check model, tokenizer and data; what libraries log from now on has no log to go to, and is not for the user."""
     from lorasweep.preflight import check_inputs
 
+    logging.getLogger().addHandler(logging.NullHandler())
+    logging.captureWarnings(True)
     check_inputs(run)
-    logging.captureWarnings(True)  # with no log to go to: none of them is for the user
-    return run
 
 
 def main() -> None:
