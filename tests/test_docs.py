@@ -29,9 +29,11 @@ def commands(program: str) -> list[tuple[str, str]]:
     ]
 
 
-COMMANDS = commands("python train.py")
+ELSEWHERE = "model=llama"
+"""Marks commands that need a model from the hub: they are composed only."""
+COMMANDS = commands("python train.py") + [case for case in commands("lorasweep preview") if ELSEWHERE in case[1]]
 RUNNABLE = [case for case in COMMANDS if "model=tiny" in case[1]]
-AFTER = commands("lorasweep")
+AFTER = [case for case in commands("lorasweep") if ELSEWHERE not in case[1]]
 NAMED = sorted(
     {match for page in PAGES for match in re.findall(r"lorasweep ([a-z-]+) (?:RUN|outputs)", page.read_text())}
 )

@@ -1,6 +1,7 @@
 """What a preview says about rows: counts, stop tokens, first tokens, lengths, packing, and rows with their masks."""
 
 import json
+import sys
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,11 @@ import numpy
 import pytest
 from rich.console import Console
 
+from lorasweep import cli
 from lorasweep.preview import Preview, preview
 from lorasweep.preview.console import LEARNT, MASKED, fact_words, show
 from lorasweep.preview.page import render
+from lorasweep.rules import UserError
 from tests.conftest import composed
 
 ROWS = [
@@ -95,3 +98,38 @@ def test_the_page_stands_alone_and_shows_every_row_asked_for(tmp_path: Path) -> 
     assert "<mark>1&lt;|im_end|&gt;" in page.replace("\n", "")
     assert "src=" not in page
     assert "http" not in page
+
+
+def test_a_split_or_row_that_is_not_there_is_said(tmp_path: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"--split = 'test'\n  a split that there is: train, eval \(data\.test_fraction"
+    ):
+        previewed(tmp_path, ROWS, split="test")
+    with pytest.raises(UserError, match=r"--row = 31\n  a kept row of train"):
+        previewed(tmp_path, ROWS, row=30)
+
+
+def test_the_command_prints_json_writes_pages_and_explains_mistakes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def lorasweep(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["lorasweep", "preview", "model=tiny", "data=demo", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        return int(ended.value.code or 0), *capsys.readouterr()
+
+    monkeypatch.chdir(tmp_path)
+    code, out, _ = lorasweep("--json", "--rows", "0", "train.tokens_per_step=60")
+    assert code == 0
+    assert json.loads(out)["steps"]["count"] == 12
+    assert lorasweep("--html", "page.html") == (0, "written to page.html\n", "")
+    assert "lorasweep preview model=tiny data=demo" in (tmp_path / "page.html").read_text()
+    for arguments, words in (
+        (["data.max_lenght=3"], "did you mean 'max_length'?"),
+        (["--html", "no/page.html"], "--html = 'no/page.html'"),
+        (["train.tokens_per_step=2"], "at least 8, the supervised tokens of the longest row"),
+    ):
+        code, _, err = lorasweep(*arguments)
+        assert (code, "Traceback" in err) == (2, False)
+        assert words in err
+    assert [path.name for path in tmp_path.iterdir()] == ["page.html"]

@@ -16,14 +16,15 @@ def show(preview: Preview, console: Console) -> None:
     """Print a preview."""
     for facts in preview.splits:
         console.print(_facts_table(facts))
+        console.print()
     if packing := preview.packing:
         console.print(
-            f"packed    {packing.rows:,} training rows fill {packing.packed_rows:,} rows of {packing.length:,} tokens"
-            f" to {packing.fill:.0%}, {packing.rows / packing.packed_rows:.1f} in one (data.packing=true)"
+            f"With data.packing=true {packing.rows:,} training rows fit into {packing.packed_rows:,} of"
+            f" {packing.length:,} tokens, {packing.fill:.0%} full."
         )
     if steps := preview.steps:
         sizes = f"{steps.least:,} to {steps.most:,}"
-        console.print(f"steps     {steps.count:,} optimizer steps of {sizes} supervised tokens (train.tokens_per_step)")
+        console.print(f"With train.tokens_per_step {steps.count:,} optimizer steps learn {sizes} tokens each.")
     console.print(Text.assemble("\nRows: ", ("learnt", LEARNT), ", ", ("not learnt", MASKED)))
     for example in preview.examples:
         console.print(_heading(example))
@@ -38,8 +39,8 @@ def _facts_table(facts: SplitFacts) -> Table:
         table.add_row(name, Text(words, style=WRONG if words.startswith("!") else ""))
     most = max(count for _, _, count in facts.histogram)
     for first, last, count in facts.histogram:
-        bar = "█" * round(BAR_WIDTH * count / most) or ("▏" if count else "")
-        table.add_row(f"{first}-{last}" if last > first else str(first), f"{bar} {count:,}")
+        bar = "━" * max(round(BAR_WIDTH * count / most), bool(count))
+        table.add_row(f"{first}-{last}" if last > first else str(first), Text.assemble((bar, "cyan"), f" {count:,}"))
     return table
 
 
@@ -88,6 +89,7 @@ def _coloured(example: Example) -> Text:
     text = Text()
     for piece, learnt in example.pieces:
         text.append(piece, style=LEARNT if learnt else MASKED)
+    text.rstrip()
     if example.cut:
         text.append(f" … {example.cut:,} tokens cut off", style=WRONG)
     return text
