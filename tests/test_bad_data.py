@@ -112,6 +112,14 @@ def test_every_kind_of_fault_is_told_once_with_how_many_there_are(said: Callable
     assert "line 4" in problems[1].allowed
 
 
+def test_of_several_files_the_one_with_the_bad_row_is_named(tmp_path: Path, tokenizer: PreTrainedTokenizerBase) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": "a"}\n\n{"text": "b"}\n')
+    (tmp_path / "b.jsonl").write_text('\n{"text": "c"}\n{"text": null}\n')
+    data = Data(source="files", files=str(tmp_path / "*.jsonl"), eval_fraction=0)
+    with pytest.raises(UserError, match=r"b\.jsonl line 3"):
+        build_datasets(data, tokenizer, None)
+
+
 def test_bad_rows_can_be_left_out_and_are_counted(tokenizer: PreTrainedTokenizerBase) -> None:
     rows = [{"text": "river"}, {"text": None}, {"text": "stone"}]
     split = tokenised(rows, Data(bad_rows="drop"), tokenizer)

@@ -29,13 +29,14 @@ class Source:
     files: tuple[str, ...] = ()
 
     def place(self, row: int) -> str:
-        """Say where row number `row` (from 0) stands: its line where there is one file of lines."""
-        if len(self.files) == 1 and self.files[0].endswith(".jsonl"):
-            with open(self.files[0], encoding="utf-8-sig") as file:
-                lines = (number for number, line in enumerate(file, 1) if line.strip())
-                for position, number in enumerate(lines):
-                    if position == row:
-                        return f"{self.files[0]} line {number}"
+        """Say where row number `row` (from 0) stands: file and line where the files are made of lines."""
+        before = 0
+        for path in self.files if all(path.endswith(".jsonl") for path in self.files) else ():
+            with open(path, encoding="utf-8-sig") as file:
+                for number, line in enumerate(file, 1):
+                    before += bool(line.strip())
+                    if before > row:
+                        return f"{path} line {number}"
         return f"row {row + 1}"
 
 
