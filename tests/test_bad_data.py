@@ -165,6 +165,7 @@ def test_a_missing_split_file_and_too_few_rows_are_said(said: Callable[..., list
     assert "1 cannot be divided into train and eval" in problem.allowed
 
 
+@pytest.mark.slow
 def test_the_command_says_it_without_a_traceback_and_leaves_no_folder(tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text('{"text": "a"}\n{"text": "b\n')
     options = [option for option in TINY if option != "data=demo"]

@@ -116,6 +116,7 @@ def test_prepared_rows_are_kept_until_anything_that_makes_them_changes(
     assert made(replace(data, files=str(tmp_path / "elsewhere.jsonl"))) == 0, "the same content"
 
 
+@pytest.mark.slow
 def test_two_processes_that_prepare_the_same_rows_at_once_agree(tmp_path: Path) -> None:
     files_of(tmp_path / "rows.jsonl", *({"text": f"river stone {number}"} for number in range(3000)))
     program = (

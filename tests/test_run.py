@@ -325,6 +325,7 @@ def test_the_command_of_the_readme_trains(tmp_path: Path) -> None:
     assert done.stderr == ""
 
 
+@pytest.mark.slow
 def test_several_values_with_m_are_one_run_each(tmp_path: Path) -> None:
     done = command("-m", *TINY, "lora.r=2,4", "data.limit=24", "train.max_steps=1", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -349,6 +350,7 @@ def test_the_tree_of_the_readme_is_the_tree_there_is() -> None:
     assert all((ROOT / name).exists() for name in named)
 
 
+@pytest.mark.slow
 def test_a_run_on_local_data_opens_no_connection(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(
         "import socket\n"

@@ -68,6 +68,7 @@ def test_bad_input_is_said_without_a_traceback(
     assert not (elsewhere / "out").exists()
 
 
+@pytest.mark.slow
 def test_warnings_and_help_of_a_real_process(run: Path, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "lorasweep.cli", "evaluate", str(run), "--json", "evaluation.generate=0"],
