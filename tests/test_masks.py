@@ -94,6 +94,12 @@ FAMILIES = {
         "<|user|>\nWhat is 2 plus 3?<|end|>\n<|assistant|>\n⟦5<|end|>\n⟧"
         "<|user|>\nAnd 1 more?<|end|>\n<|assistant|>\n⟦6<|end|>\n<|endoftext|>⟧",
     ),
+    # Its own template ends a turn with nothing; what the model says to end one is the next header.
+    "GLM 4.5": (
+        lambda: byte_level(shipped("glm4moe"), None, "<|endoftext|>", "[gMASK]", "<sop>", "<|user|>", "<|assistant|>"),
+        "[gMASK]<sop><|user|>\nWhat is 2 plus 3?<|assistant|>⟦\n<think></think>\n5<|user|>⟧"
+        "\nAnd 1 more?<|assistant|>⟦\n<think></think>\n6<|user|>⟧",
+    ),
     "SmolLM": (
         lambda: byte_level(SMOLLM, "<|im_start|>", "<|im_end|>"),
         "<|im_start|>system\nYou are a helpful AI assistant named SmolLM<|im_end|>\n"
@@ -121,6 +127,7 @@ def test_of_one_question_the_mask_is_that_of_the_last_turn(family: str) -> None:
 def test_the_text_is_what_the_library_renders(family: str) -> None:
     tokenizer = FAMILIES[family][0]()
     plain = tokenizer.apply_chat_template(ASK, tokenize=False, date_string="26 Jul 2024")
+    plain += "<|user|>" if family == "GLM 4.5" else ""
     assert rendered({"messages": ASK}, tokenizer).replace("⟦", "").replace("⟧", "") == plain
 
 

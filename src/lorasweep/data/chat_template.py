@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from datetime import date
+from functools import cached_property
 from typing import Any
 
 from jinja2 import TemplateError
@@ -27,7 +28,8 @@ class ChatTemplate:
 
     Where the template marks what the assistant generates, the marks hold. Otherwise a turn begins where the template
     asks for an answer (`add_generation_prompt`) and ends where the conversation up to it ends. Templates that write
-    earlier turns differently (Qwen 3 drops their thoughts) allow neither: TRL's training variant takes their place.
+    earlier turns differently (Qwen 3 drops their thoughts) or end them with nothing (GLM 4.5) allow neither: TRL's
+    training variant takes their place.
     """
 
     def __init__(self, data: Data, tokenizer: PreTrainedTokenizerBase, stops: tuple[str, ...]) -> None:
@@ -36,7 +38,6 @@ class ChatTemplate:
         self.variables = {**tokenizer.special_tokens_map, **data.template_kwargs}
         self.is_marked = bool(MARKS.search(self.source))
         self.date = data.template_date
-        self._training_source: str | None = None
 
     def render(self, messages: list[dict[str, Any]], responses_only: bool) -> tuple[str, list[Span], bool]:
         """Return text, learnt spans and whether another template than the tokenizer's had to be used."""
@@ -48,7 +49,15 @@ class ChatTemplate:
                 return *self._marked(messages, self.source), False
             text = self._text(messages)
             spans = self._asked_and_answered(messages, text)
-            return (text, spans, False) if spans is not None else (*self._marked(messages, self._training()), True)
+            stopping = spans is not None and all(self._stops(text[start:end]) for start, end in spans)
+            if not stopping and self.training_source:
+                return *self._marked(messages, self.training_source), True
+            if spans is None:
+                raise UnfitTemplate(
+                    "a template that writes earlier turns as it wrote them when they were the last, or that marks what"
+                    " is generated ({% generation %}); or data.format=text with data.response_part"
+                )
+            return text, spans, False
         except (TemplateError, TypeError) as error:
             raise UnfitTemplate(f"a template that renders this conversation: {error}") from None
 
@@ -88,29 +97,32 @@ class ChatTemplate:
             [messages], chat_template=source, return_assistant_tokens_mask=True, **self.variables
         )
         text = str(texts[0])
-        return text, [(start, self._with_stop(text, end)) for start, end in marks[0]]
+        spans: list[Span] = []
+        for start, end in marks[0]:
+            if spans and start <= spans[-1][1]:
+                start = spans.pop()[0]  # one turn in several marks
+            spans.append((start, self._with_stop(text, end)))
+        return text, spans
 
     def _with_stop(self, text: str, end: int) -> int:
         """Take a stop token that stands just outside the marks in: a model must learn to stop."""
-        if text[:end].rstrip().endswith(self.stops):
+        if self._stops(text[:end]):
             return end
         return end + next((len(stop) for stop in self.stops if text.startswith(stop, end)), 0)
 
-    def _training(self) -> str:
-        if self._training_source is None:
-            from trl.chat_template_utils import get_training_chat_template
+    def _stops(self, text: str) -> bool:
+        return text.rstrip().endswith(self.stops)
 
-            try:
-                variant = get_training_chat_template(self.tokenizer)
-            except ValueError:
-                variant = None
-            if variant is None:
-                raise UnfitTemplate(
-                    "a template that writes earlier turns as it wrote them when they were the last, or that marks what"
-                    " is generated ({% generation %}); or data.format=text with data.response_part"
-                )
-            self._training_source = fixed_date(variant, self.date)
-        return self._training_source
+    @cached_property
+    def training_source(self) -> str | None:
+        """TRL's variant of this template, with marks and a stop token in every turn, if it has one."""
+        from trl.chat_template_utils import get_training_chat_template
+
+        try:
+            variant = get_training_chat_template(self.tokenizer)
+        except ValueError:
+            return None
+        return fixed_date(variant, self.date) if variant else None
 
 
 def fixed_date(source: str, day: str) -> str:
