@@ -182,7 +182,7 @@ def _write(
             batch_size=BATCH,
             with_indices=True,
             remove_columns=rows.column_names,
-            num_proc=data.num_proc if data.num_proc and len(rows) >= ROWS_WORTH_A_PROCESS else None,
+            num_proc=data.num_proc if (data.num_proc or 1) > 1 and len(rows) >= ROWS_WORTH_A_PROCESS else None,
             load_from_cache_file=False,
             new_fingerprint="rows",  # hashing the tokenizer takes longer than a small data set; the cache is ours
             cache_file_name=str(staging / "rows.arrow"),
