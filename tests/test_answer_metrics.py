@@ -1,5 +1,6 @@
 """How answers are scored, by the built-in metrics and by a user's own."""
 
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -21,9 +22,11 @@ def test_an_answer_is_exact_up_to_white_space_at_its_ends() -> None:
 
 @pytest.mark.parametrize(("text", "number"), [
     ("#### 1,234", 1234), ("The answer is 42.", 42), ("-3.50 dollars", -3.5), ("7 apples, then 9", 9), ("none", None),
+    ("10-5", 5), ("from 3 to −7", -7), ("costs .5", 0.5), ("1e3 metres", 1000), ("1,2,3", 3), ("v1.2", 1.2),
 ])  # fmt: skip
 def test_the_last_number_of_a_text_is_read(text: str, number: float | None) -> None:
-    assert last_number(text) == number
+    assert last_number(text) == (None if number is None else Decimal(str(number)))
+    assert last_number("9" * 400) != last_number("8" * 400)
 
 
 def test_the_last_numbers_of_answer_and_expectation_are_compared() -> None:
@@ -38,6 +41,11 @@ def test_rouge_is_the_f_measure_of_shared_words() -> None:
     assert score("rouge1", answer, expected) == pytest.approx(2 * (4 / 5) * (4 / 6) / (4 / 5 + 4 / 6))
     assert score("rougeL", answer, expected) == pytest.approx(2 * (4 / 5) * (4 / 6) / (4 / 5 + 4 / 6))
     assert score("rouge2", answer, expected) == pytest.approx(2 * (2 / 4) * (2 / 5) / (2 / 4 + 2 / 5))
+
+
+def test_rouge_reads_every_script() -> None:
+    assert score("rouge1", "Привет мир", "привет, мир!") == 1
+    assert score("rougeL", "今天天气好", "今天天气很好") == pytest.approx(2 * 5 / (5 + 6))
 
 
 @pytest.fixture

@@ -80,6 +80,9 @@ ROWS = [
     ([{"prompt": "a", "completion": 1.5}], {}, "text in completion; it is 1.5 (float) (PLACE line 1"),
     ([{"q": "a", "a": None}], {"prompt": "{q}", "completion": "{a}"}, "text in a; it is null (PLACE line 1"),
     ([{"messages": "hello"}], {}, "a list of messages; it is 'hello' (str)"),
+    ([{"messages": [{"role": "system", "content": ""}]}], {}, "at least one message with something in it"),
+    ([{"messages": [{"from": "Doctor", "value": "a"}]}], {}, "one is of 'Doctor'"),
+    ([{"messages": [{"role": "user", "content": "a"}], "tools": "[{"}], {}, "JSON in the column tools"),
     ([{"messages": []}], {}, "a list of messages; it is [] (list)"),
     ([{"messages": [{"role": "user", "content": None}]}], {}, "text in every message; what user says is null"),
     ([{"messages": [{"role": "user", "content": 3}]}], {}, "text in every message; what user says is 3 (int)"),
@@ -158,6 +161,18 @@ def test_without_a_chat_template_messages_are_refused() -> None:
     made.chat_template = None
     with pytest.raises(UserError, match=r"model\.chat_template.*\n.*data\.format=completion"):
         tokenised([{"messages": [{"role": "user", "content": "a"}]}], Data(), made)
+
+
+def test_a_system_prompt_for_rows_without_turns_is_refused(tokenizer: PreTrainedTokenizerBase) -> None:
+    with pytest.raises(UserError, match="no place for a system prompt"):
+        tokenised([{"prompt": "a", "completion": "b"}], Data(system="Hello", format="completion"), tokenizer)
+
+
+def test_a_template_that_leaves_tool_calls_out_is_refused(tokenizer: PreTrainedTokenizerBase) -> None:
+    call = {"type": "function", "function": {"name": "lookup", "arguments": {}}}
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": None, "tool_calls": [call]}]
+    with pytest.raises(UserError, match="a template that writes tool calls, such as that of lookup"):
+        tokenised([{"messages": turns}], Data(), tokenizer)
 
 
 def test_a_missing_split_file_and_too_few_rows_are_said(said: Callable[..., list[Problem]]) -> None:

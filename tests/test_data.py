@@ -178,6 +178,53 @@ def test_a_local_folder_is_read_like_a_data_set_on_the_hub(tmp_path: Path, token
         build_datasets(replace(data, test_split="held_out"), tokenizer, None)
 
 
+def test_a_limit_holds_for_training_rows_alone(tmp_path: Path, tokenizer: PreTrainedTokenizerBase) -> None:
+    data = files_of(tmp_path / "rows.jsonl", *({"text": f"river {number}"} for number in range(20)))
+    limited = replace(data, eval_files=data.files, limit=5)
+    for _ in range(2):
+        splits = build_datasets(limited, tokenizer, None)
+        assert {name: split.counts.rows for name, split in splits.items()} == {"train": 5, "eval": 20}
+    assert build_datasets(replace(data, limit=6), tokenizer, None)["train"].counts.rows == 6
+
+
+def test_subsets_of_a_folder_are_told_apart(tmp_path: Path, tokenizer: PreTrainedTokenizerBase) -> None:
+    configs = "".join(f"- config_name: {name}\n  data_files: {name}.jsonl\n" for name in ("one", "two"))
+    (tmp_path / "README.md").write_text(f"---\nconfigs:\n{configs}---\n")
+    texts = {}
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps({"text": name}) + "\n")
+    for name in ("one", "two"):
+        data = Data(path=str(tmp_path), subset=name, eval_fraction=0)
+        texts[name] = tokenizer.decode(build_datasets(data, tokenizer, None)["train"].rows[0]["input_ids"])
+    assert texts == {"one": "one<|im_end|>", "two": "two<|im_end|>"}
+
+
+def test_values_of_json_rows_are_what_they_are(tmp_path: Path, tokenizer: PreTrainedTokenizerBase) -> None:
+    values = ["2024-01-02", "a", 2, 0.5, 12345678901234567, True, {"x": 1}]
+    rows = [{"q": "q", "a": value} for value in values]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[:3]))
+    (tmp_path / "b.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[3:]))
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    (tmp_path / "columns.json").write_text(
+        json.dumps({name: [row[name] for row in rows] for name in ("q", "a")}, indent=1)
+    )
+    expected = [f"{value}<|im_end|>\n" for value in values]
+    for name in ("*.jsonl", "rows.json", "columns.json"):
+        data = Data(source="files", files=str(tmp_path / name), prompt="{q}", completion="{a}", eval_fraction=0)
+        assert build_datasets(data, tokenizer, None)["train"].rows["answer"][:] == expected
+
+
+def test_a_csv_with_an_index_is_read_and_one_with_a_name_twice_is_refused(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    (tmp_path / "index.csv").write_text(",prompt,completion\n0,a,b\n")
+    (tmp_path / "twice.csv").write_text("q,q,a\n0,a,b\n")
+    data = Data(source="files", files=str(tmp_path / "index.csv"), eval_fraction=0)
+    assert build_datasets(data, tokenizer, None)["train"].counts.kept == 1
+    with pytest.raises(UserError, match="columns of different names; q is twice"):
+        build_datasets(replace(data, files=str(tmp_path / "twice.csv")), tokenizer, None)
+
+
 def test_cells_of_a_csv_file_are_text(tmp_path: Path, tokenizer: PreTrainedTokenizerBase) -> None:
     (tmp_path / "rows.csv").write_text("prompt,completion\n2 plus 1,3\nnull plus 2,\nNA,null\n")
     data = Data(source="files", files=str(tmp_path / "rows.csv"))

@@ -3,11 +3,13 @@
 A learnt piece stands in ⟦ ⟧; together with what is around them the pieces are the whole row.
 """
 
+import json
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerBase
 
 from lorasweep.data.segments import segments
@@ -138,6 +140,37 @@ def test_marks_in_a_template_hold_and_take_the_stop_token_in() -> None:
     )
     row = rendered({"messages": TURNS}, sentencepiece(marked, "<s>", "</s>"))
     assert row == FAMILIES["Mistral"][1]
+
+
+def test_an_unmarked_last_turn_is_not_learnt() -> None:
+    marked = SMOLLM.replace(
+        "{{ '<|im_start|>' + message['role']",
+        "{% if message.role == 'assistant' and not loop.last %}{{ '<|im_start|>assistant\\n' }}{% generation %}"
+        "{{ message['content'] + '<|im_end|>' }}{% endgeneration %}{% else %}{{ '<|im_start|>' + message['role']",
+    ).replace("{% endfor %}", "{% endif %}{% endfor %}", 1)
+    row = rendered({"messages": TURNS}, byte_level(marked, None, "<|im_end|>", "<|im_start|>"))
+    assert row.count("⟦") == 1
+    assert "⟦5<|im_end|>⟧" in row
+
+
+def test_declared_tools_and_calls_reach_the_template() -> None:
+    call = {"type": "function", "function": {"name": "add", "arguments": {"a": 2}}}
+    turns = [ASK[0], {"role": "assistant", "content": None, "tool_calls": [call]}]
+    tools = [{"type": "function", "function": {"name": "add", "description": "Adds numbers", "parameters": {}}}]
+    for declared in (tools, json.dumps(tools)):
+        row = rendered({"messages": turns, "tools": declared}, FAMILIES["Qwen 2.5"][0]())
+        assert "Adds numbers" in row.split("⟦")[0]
+        assert '"name": "add"' in row.split("⟦")[1]
+
+
+def test_a_tokenizer_that_adds_a_stop_token_does_not_add_a_second_one() -> None:
+    tokenizer = sentencepiece(MISTRAL, "<s>", "</s>")
+    both = [("<s>", tokenizer.bos_token_id), ("</s>", tokenizer.eos_token_id)]
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="<s> $A </s>", special_tokens=both)
+    assert rendered({"text": "What is"}, tokenizer) == "⟦<s> What is</s>⟧"
+    row = rendered({"prompt": "What is ", "completion": "5"}, tokenizer, format="completion")
+    assert row.endswith("5</s>⟧")
+    assert row.count("</s>") == 1
 
 
 def test_where_a_template_never_stops_the_last_answer_gets_the_stop_token() -> None:

@@ -50,6 +50,12 @@ def test_counts_lengths_and_shares_are_those_of_the_rows(tmp_path: Path) -> None
     assert dict(fact_words(train))["stop token"].startswith("! 1 of 31 rows do not learn to stop")
 
 
+def test_a_special_token_at_a_cut_is_no_stop_token(tmp_path: Path) -> None:
+    rows = [{"input_ids": [40, 41, 42, 3]}, {"input_ids": [40, 41, 42, 43, 2, 44]}, {"input_ids": [1, 40, 41]}]
+    (train,) = previewed(tmp_path, rows, "data.eval_fraction=0", "data.max_length=5").splits
+    assert (train.stopping, train.stop_tokens) == (1, ["<|im_end|>"])
+
+
 def test_a_row_is_shown_with_what_is_learnt_apart(tmp_path: Path) -> None:
     shown = previewed(tmp_path, ROWS, row=4)
     (example,) = shown.examples
@@ -64,6 +70,12 @@ def test_a_row_is_shown_with_what_is_learnt_apart(tmp_path: Path) -> None:
         code = console.file.getvalue().split(words)[0].rsplit("\x1b[", 1)[1]  # type: ignore[attr-defined]
         line = next(line for line in text.splitlines() if words in line)
         assert line.startswith(f"\x1b[{code}")
+
+
+def test_control_characters_do_not_reach_the_terminal(tmp_path: Path) -> None:
+    shown = previewed(tmp_path, [{"text": "red \x1b[31mink"}], "data.eval_fraction=0")
+    assert "␛[31mink" in printed(shown)
+    assert "\x1b" not in printed(shown)
 
 
 def test_rows_in_brackets_are_shown_as_they_are(tmp_path: Path) -> None:

@@ -9,13 +9,16 @@ import os
 import re
 import sys
 from collections.abc import Callable
+from decimal import Decimal
 
 from lorasweep.rules import Problem, UserError, nearest
 from lorasweep.schema import ANSWER_METRICS
 
 Metric = Callable[[str, str, str], float]
 """From answer, expected answer and prompt to a score; more is better."""
-NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
+NUMBER = re.compile(r"(?:(?<![\w.])[-−])?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?(?:[eE][-+]?\d+)?|(?<![\w.])\.\d+")
+WORD = re.compile(r"[぀-ヿ㐀-鿿]|[^\W_぀-ヿ㐀-鿿]+")
+"""A word; every character of Chinese and Japanese, which have no spaces, is one."""
 
 
 def build_metrics(names: list[str]) -> dict[str, Metric]:
@@ -28,10 +31,10 @@ def metric_name(name: str) -> str:
     return name.rpartition(":")[2]
 
 
-def last_number(text: str) -> float | None:
-    """Return the last number in a text, thousands separators aside."""
+def last_number(text: str) -> Decimal | None:
+    """Return the last number in a text, thousands separators aside; the dash of 10-5 is no sign."""
     found = NUMBER.findall(text)
-    return float(found[-1].replace(",", "")) if found else None
+    return Decimal(found[-1].replace(",", "").replace("−", "-")) if found else None
 
 
 def _built_in(name: str) -> Metric:
@@ -42,8 +45,16 @@ def _built_in(name: str) -> Metric:
         return _same_number
     from rouge_score.rouge_scorer import RougeScorer
 
-    scorer = RougeScorer([name])
+    scorer = RougeScorer([name], tokenizer=_Words())  # its own knows a to z and 0 to 9 only
     return lambda answer, expected, _: float(scorer.score(expected, answer)[name].fmeasure)
+
+
+class _Words:
+    """Splits a text for ROUGE."""
+
+    def tokenize(self, text: str) -> list[str]:
+        """Return the words of a text in lower case."""
+        return WORD.findall(text.lower())
 
 
 def _same_number(answer: str, expected: str, _: str) -> float:

@@ -56,7 +56,8 @@ class Style:
         if not columns:
             return text
         values = {**dict.fromkeys(columns, ""), columns[0]: text}
-        return (self.data.prompt or "").format_map(values).strip("\n")
+        filled = (self.data.prompt or "").format_map(values)
+        return filled.strip("\n") if self.is_chat else filled
 
     def render(self, turns: list[Turn]) -> tuple[str, bool]:
         """Return the text to go on from, and whether the tokenizer still has to add its first token."""

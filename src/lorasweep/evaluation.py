@@ -16,6 +16,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase
 from lorasweep.answer_metrics import build_metrics
 from lorasweep.data import IGNORED
 from lorasweep.device import Device
+from lorasweep.rules import Problem, UserError
 from lorasweep.schema import Evaluation
 
 COLUMNS = ["prompt", "answer", "add_special_tokens", "cut"]
@@ -67,9 +68,7 @@ class Evaluator:
         rows = rows.select(range(min(len(rows), settings.max_samples or len(rows))))
         self.rows, self.tokenizer, self.settings, self.device = rows, tokenizer, settings, device
         self.metrics = build_metrics(settings.metrics)
-        # A row cut short has lost its answer, and often part of its question.
-        asked = (row for row in rows.select_columns(COLUMNS) if row["prompt"] and not row["cut"])
-        self.asked = list(islice(asked, settings.generate))
+        self.asked = questions(rows, settings.generate)
 
     def __call__(self, model: Any) -> Scores:
         """Score a model whose head TRL has fused (see `run`): loss of every row, answers to the first few."""
@@ -112,6 +111,23 @@ class Evaluator:
             eos_token_id=stop_ids(model, self.tokenizer, [row["answer"] for row in self.asked]),
             pad_token_id=self.tokenizer.pad_token_id,
         )
+
+
+def questions(rows: Dataset, most: int) -> list[dict[str, Any]]:
+    """Return the first rows that can be asked; one cut short has lost its answer, and often part of its question."""
+    asked = (row for row in rows.select_columns(COLUMNS) if row["prompt"] and not row["cut"])
+    return list(islice(asked, most))
+
+
+def check_questions(rows: Dataset, settings: Evaluation) -> str | None:
+    """Raise if the objective needs answers and no row can be asked; return what to say if fewer can than wanted."""
+    found = len(questions(rows.select(range(min(len(rows), settings.max_samples or len(rows)))), settings.generate))
+    if not found and settings.objective != "loss":
+        allowed = "loss: none of the evaluation rows has a question and an answer apart"
+        raise UserError(Problem("evaluation.objective", settings.objective, allowed))
+    if found < settings.generate:
+        return f"evaluation.generate={settings.generate}: {found} of {len(rows)} evaluation rows can be asked"
+    return None
 
 
 def stop_ids(model: Any, tokenizer: PreTrainedTokenizerBase, answers: Iterable[str] = ()) -> list[int]:

@@ -16,7 +16,6 @@ from lorasweep import lora
 from lorasweep.divergence import Diverged
 from lorasweep.evaluation import Evaluator, Scores, schedule
 from lorasweep.metrics import Metrics
-from lorasweep.rules import Problem, UserError
 from lorasweep.schema import Evaluation
 
 
@@ -104,9 +103,7 @@ class Judge(TrainerCallback):
 
     def _objective(self, scores: Scores) -> float:
         value = scores.loss if self.settings.objective == "loss" else scores.answered.get(self.settings.objective)
-        if value is None:
-            allowed = "loss: none of the evaluation rows has a question and an answer apart"
-            raise UserError(Problem("evaluation.objective", self.settings.objective, allowed))
+        assert value is not None
         return value
 
     def _value(self, step: int) -> float:

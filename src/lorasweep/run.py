@@ -20,14 +20,13 @@ from lorasweep.continuation import origin, other_base
 from lorasweep.data import Split, build_datasets, file_hash, fingerprint
 from lorasweep.device import Device, PeakMemory
 from lorasweep.divergence import Diverged
-from lorasweep.evaluation import Evaluator
+from lorasweep.evaluation import Evaluator, check_questions
 from lorasweep.judge import Judge
 from lorasweep.library_logs import keep_log
 from lorasweep.metrics import Metrics
 from lorasweep.model import build_config, build_model, build_tokenizer, context_length, location
 from lorasweep.packing import check_parity
 from lorasweep.quant import build_quantization, keep_gradients_on_cpu
-from lorasweep.rules import UserError
 from lorasweep.schema import Run
 from lorasweep.steps import Plan, build_plan
 from lorasweep.terminal import ProgressBar, Terminal
@@ -69,7 +68,8 @@ def train(run: Run, launch: record.Launch) -> Result:
         tokenizer = build_tokenizer(run.model)
         splits = build_datasets(run.data, tokenizer, context_length(build_config(run.model)))
         plan = build_plan(run.train, splits["train"].rows, record.data_seed(run))
-    except UserError:
+        warning = check_questions(splits["eval"].rows, run.evaluation) if "eval" in splits else None
+    except BaseException:
         with suppress(OSError):
             launch.folder.rmdir()  # Hydra has made it; nothing is in it yet
         raise
@@ -79,6 +79,8 @@ def train(run: Run, launch: record.Launch) -> Result:
     with keep_log(launch.folder / "train.log", run.verbosity):
         try:
             with _ending(ledger):
+                if warning:
+                    ledger.terminal.say(warning, style="yellow")
                 _train(run, launch, tokenizer, splits, plan, ledger, follower)
         finally:
             if message := follower.finish():

@@ -86,7 +86,8 @@ def load_sources(data: Data) -> dict[str, Source]:
     """Load the training rows (no more than `limit`), and evaluation and test rows where they are named."""
     train = load(data, data.files, data.split)
     if data.limit is not None and data.limit < len(train.rows):
-        train = replace(train, rows=train.rows.select(range(data.limit)))
+        first = train.rows.select(range(data.limit))
+        train = replace(train, rows=first, content=f"{train.content} first {data.limit}")
     sources = {"train": train}
     if data.eval_files or data.eval_split:
         sources["eval"] = load(data, data.eval_files, data.eval_split)

@@ -38,9 +38,13 @@ class ChatTemplate:
         self.variables = {**tokenizer.special_tokens_map, **data.template_kwargs}
         self.is_marked = bool(MARKS.search(self.source))
         self.date = data.template_date
+        self.tools: list[Any] | None = None
 
-    def render(self, messages: list[dict[str, Any]], responses_only: bool) -> tuple[str, list[Span], bool]:
+    def render(
+        self, messages: list[dict[str, Any]], responses_only: bool, tools: list[Any] | None = None
+    ) -> tuple[str, list[Span], bool]:
         """Return text, learnt spans and whether another template than the tokenizer's had to be used."""
+        self.tools = tools
         try:
             if not responses_only:
                 text = self._text(messages)
@@ -65,9 +69,13 @@ class ChatTemplate:
         """Return the text that asks for the next answer."""
         return self._text(messages, ask=True)
 
-    def _text(self, messages: list[dict[str, Any]], ask: bool = False) -> str:
+    def _text(self, messages: list[dict[str, Any]], ask: bool = False, source: str | None = None) -> str:
         texts, _ = render_jinja_template(
-            [messages], chat_template=self.source, add_generation_prompt=ask, **self.variables
+            [messages],
+            tools=self.tools,
+            chat_template=source or self.source,
+            add_generation_prompt=ask,
+            **self.variables,
         )
         return str(texts[0])
 
@@ -94,7 +102,7 @@ class ChatTemplate:
 
     def _marked(self, messages: list[dict[str, Any]], source: str) -> tuple[str, list[Span]]:
         texts, marks = render_jinja_template(
-            [messages], chat_template=source, return_assistant_tokens_mask=True, **self.variables
+            [messages], tools=self.tools, chat_template=source, return_assistant_tokens_mask=True, **self.variables
         )
         text = str(texts[0])
         spans: list[Span] = []
@@ -102,7 +110,15 @@ class ChatTemplate:
             if spans and start <= spans[-1][1]:
                 start = spans.pop()[0]  # one turn in several marks
             spans.append((start, self._with_stop(text, end)))
-        return text, spans
+        turns = [index for index, message in enumerate(messages) if message["role"] == "assistant"]
+        if len(turns) != len(spans):
+            return text, spans
+        asked = [self._text(messages[:index], ask=True, source=source) for index in turns]
+        return text, [
+            # what stands in the prompt already is not generated, whatever the marks say
+            (len(prompt) if text.startswith(prompt) and start < len(prompt) < end else start, end)
+            for prompt, (start, end) in zip(asked, spans, strict=True)
+        ]
 
     def _with_stop(self, text: str, end: int) -> int:
         """Take a stop token that stands just outside the marks in: a model must learn to stop."""

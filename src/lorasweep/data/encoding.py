@@ -6,7 +6,7 @@ import functools
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ BATCH = 1000
 LIBRARIES = ("tokenizers", "transformers", "trl", "jinja2")
 MATTERS = (
     "format", "messages", "prompt", "completion", "system", "text", "response_only", "instruction_part",
-    "response_part", "template_kwargs", "template_date", "bad_rows", "limit",
+    "response_part", "template_kwargs", "template_date", "bad_rows",
 )  # fmt: skip
 """The options that decide what the rows of a source become."""
 
@@ -42,12 +42,14 @@ def encode(source: Source, data: Data, tokenizer: PreTrainedTokenizerBase, longe
     before and of the last learnt part), add_special_tokens, cut (tokens lost to `longest`), replaced_template, dropped
     (why nothing is left to learn, else empty), hash (of the ids) and row (number in the source).
     """
-    kind = row_format(data, source.rows.column_names, bool(tokenizer.chat_template))
+    kind = row_format(data, source.columns, bool(tokenizer.chat_template))
     if not tokenizer.is_fast:
         raise UserError(Problem("model.tokenizer", tokenizer.name_or_path, "a fast tokenizer: masks need its offsets"))
     key = _key(source, data, kind, tokenizer, longest)
     folder = cache.folder(f"rows/{key}", lambda staging: _write(source, data, kind, tokenizer, longest, staging))
-    return concatenate_datasets([Dataset.from_file(str(path)) for path in sorted(folder.glob("rows*.arrow"))])
+    rows = concatenate_datasets([Dataset.from_file(str(path)) for path in sorted(folder.glob("rows*.arrow"))])
+    assert len(rows) == len(source.rows)
+    return rows
 
 
 @dataclass
@@ -66,7 +68,10 @@ class Encoder:
 
     def __call__(self, batch: Mapping[str, list[Any]], numbers: list[int]) -> dict[str, list[Any]]:
         """Return the columns of `encode` for the rows with these numbers."""
-        rows = [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]
+        if self.source and self.source.is_json:
+            rows = [json.loads(text) for text in batch["json"]]
+        else:
+            rows = [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]
         read: list[Any] = []
         faults: dict[int, BadRow] = {}
         for number, row in zip(numbers, rows, strict=True):
@@ -94,7 +99,7 @@ class Encoder:
                 encodings |= dict(zip(chosen, made.encodings, strict=True))
         columns = []
         for index, item in enumerate(rendered):
-            ids, labels = labelled(encodings[index], item)
+            ids, labels = labelled(encodings[index], item, int(self.tokenizer.eos_token_id))
             start, end = item.spans[-1] if item.spans else (0, 0)
             learnt = "".join(item.text[first:last] for first, last in item.spans)
             made = self._columns(ids, labels, unanswered=not item.spans, blank=self.renderer.is_blank(learnt))
@@ -128,8 +133,8 @@ class Encoder:
 
     def _given(self, row: Mapping[str, Any]) -> tuple[list[int], list[int]]:
         """Return ids and labels of a tokenised row."""
-        ids = row["input_ids"]
-        labels = ids if row.get("labels") is None else row["labels"]
+        ids: Any = row.get("input_ids")
+        labels: Any = ids if row.get("labels") is None else row["labels"]
         for name, values in (("input_ids", ids), ("labels", labels)):
             if not isinstance(values, list) or not all(isinstance(value, int) for value in values):
                 raise BadRow("data.format", "tokens", f"lists of whole numbers; {name} is {values!r:.60}")
@@ -158,12 +163,15 @@ class Encoder:
         return UserError(problems)
 
 
-def labelled(encoding: Any, rendered: Rendered) -> tuple[Any, Any]:
+def labelled(encoding: Any, rendered: Rendered, stop: int) -> tuple[Any, Any]:
     """Return ids and labels; a token is learnt if any of its text is (it may merge across the border)."""
-    ids = numpy.asarray(encoding.ids, dtype=numpy.int32)
+    count = len(encoding.ids)
+    if count and encoding.special_tokens_mask[-1] and encoding.ids[-1] == stop and rendered.spans:
+        count -= 1  # the tokenizer's own stop token after the one in the text
+    ids = numpy.asarray(encoding.ids[:count], dtype=numpy.int32)
     if rendered.spans == [(0, len(rendered.text))]:
         return ids, ids
-    offsets = numpy.asarray(encoding.offsets, dtype=numpy.int64).reshape(-1, 2)
+    offsets = numpy.asarray(encoding.offsets[:count], dtype=numpy.int64).reshape(-1, 2)
     learnt = numpy.zeros(len(ids), dtype=bool)
     for start, end in rendered.spans:
         learnt |= (offsets[:, 0] < end) & (offsets[:, 1] > start)
@@ -176,7 +184,6 @@ def _write(
     rows = source.rows
     with progress_bars(len(rows) >= ROWS_WORTH_A_BAR):
         rows.map(
-            # Its own columns only: what a user's file holds besides would be carried along.
             Encoder(data, kind, tokenizer, longest, _without_rows(source)),
             batched=True,
             batch_size=BATCH,
@@ -191,7 +198,7 @@ def _write(
 
 
 def _without_rows(source: Source) -> Source:
-    return Source(source.rows.select([]), source.content, source.files)
+    return replace(source, rows=source.rows.select([]))
 
 
 def _key(source: Source, data: Data, kind: str, tokenizer: PreTrainedTokenizerBase, longest: int | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import string
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,8 +14,12 @@ from lorasweep.data.chat_template import ChatTemplate, Span, UnfitTemplate
 from lorasweep.rules import Problem, UserError, nearest
 from lorasweep.schema import Data
 
-ROLES = {"human": "user", "gpt": "assistant", "chatgpt": "assistant", "model": "assistant", "bot": "assistant"}
-"""ShareGPT's speakers under the names chat templates know."""
+ROLES = {
+    "human": "user", "gpt": "assistant", "chatgpt": "assistant", "model": "assistant", "bot": "assistant",
+    "function_call": "assistant", "observation": "tool",
+    **{role: role for role in ("system", "developer", "user", "assistant", "tool", "function", "ipython")},
+}  # fmt: skip
+"""The names of speakers, ShareGPT's among them, under those that chat templates know."""
 CHAT_COLUMNS = ("messages", "conversations")
 
 
@@ -48,6 +53,9 @@ def row_format(data: Data, columns: list[str], has_template: bool) -> str:
     if kind == "chat" and not has_template:
         allowed = "a Jinja template: the tokenizer has none, data.format=chat needs one (or data.format=completion)"
         raise UserError(Problem("model.chat_template", None, allowed))
+    if data.system and kind != "chat":
+        allowed = f"null: rows of the format {kind} have no turns, and no place for a system prompt"
+        raise UserError(Problem("data.system", data.system, allowed))
     _check_columns(data, kind, columns)
     return kind
 
@@ -81,7 +89,7 @@ class Renderer:
     def __call__(self, row: Mapping[str, Any]) -> Rendered:
         """Render a row; BadRow if it cannot be."""
         if self.template:
-            return self._chat(_messages(row, self.data))
+            return self._chat(_messages(row, self.data), _tools(row))
         if self.kind == "completion":
             prompt, completion = _prompt_and_completion(row, self.data)
             text = self._ended(prompt + completion)
@@ -97,13 +105,17 @@ class Renderer:
             text = text.removesuffix(stop).rstrip()
         return not text
 
-    def _chat(self, messages: list[dict[str, Any]]) -> Rendered:
+    def _chat(self, messages: list[dict[str, Any]], tools: list[Any] | None) -> Rendered:
         assert self.template
         try:
-            text, spans, replaced = self.template.render(messages, self.responses_only)
+            text, spans, replaced = self.template.render(messages, self.responses_only, tools)
         except UnfitTemplate as error:
             raise BadRow("model.chat_template", "the tokenizer's", str(error)) from None
-        if messages[-1]["role"] == "assistant" and not text.rstrip().endswith(self.stops):
+        for name in _called(messages):
+            if name not in text:
+                allowed = f"a template that writes tool calls, such as that of {name}"
+                raise BadRow("model.chat_template", "the tokenizer's", allowed)
+        if spans and messages[-1]["role"] == "assistant" and not text.rstrip().endswith(self.stops):
             # Nothing in this template ends an answer, and a model that never learns to stop is of no use.
             spans = [*spans[:-1], (spans[-1][0], len(text) + len(self.eos))]
             text += self.eos
@@ -192,27 +204,49 @@ def _check_columns(data: Data, kind: str, columns: list[str]) -> None:
 def _messages(row: Mapping[str, Any], data: Data) -> list[dict[str, Any]]:
     column: str = data.messages or next((name for name in CHAT_COLUMNS if name in row and not data.prompt), "")
     if column:
-        if not isinstance(row[column], list) or not row[column]:
-            raise BadRow("data.messages", column, f"a list of messages; it is {_shown(row[column])}")
+        if not isinstance(row.get(column), list) or not row[column]:
+            raise BadRow("data.messages", column, f"a list of messages; it is {_shown(row.get(column))}")
         turns = [_message(turn, column) for turn in row[column]]
-    elif not data.prompt and isinstance(row["prompt"], list):
-        if not isinstance(row["completion"], list):
-            raise BadRow("data.completion", None, f"messages, as in prompt; it is {_shown(row['completion'])}")
+    elif not data.prompt and isinstance(row.get("prompt"), list):
+        if not isinstance(row.get("completion"), list):
+            raise BadRow("data.completion", None, f"messages, as in prompt; it is {_shown(row.get('completion'))}")
         turns = [_message(turn, name) for name in ("prompt", "completion") for turn in row[name]]
     else:
         prompt, completion = _prompt_and_completion(row, data)
+        if data.prompt:
+            prompt = prompt.strip("\n")  # of a template whose last column is empty
         turns = [{"role": "user", "content": prompt}, {"role": "assistant", "content": completion}]
     turns = [turn for turn in turns if turn["role"] != "system" or turn["content"]]
+    if not turns:
+        raise BadRow("data.messages", column or None, "at least one message with something in it")
     if data.system and turns and turns[0]["role"] != "system":
         return [{"role": "system", "content": fill(data.system, row, "data.system")}, *turns]
     return turns
 
 
+def _tools(row: Mapping[str, Any]) -> list[Any] | None:
+    """Return the tools a row declares, for the template; they may be JSON text, which a table keeps as it is."""
+    tools = row.get("tools")
+    if isinstance(tools, str):
+        try:
+            tools = json.loads(tools)
+        except ValueError:
+            raise BadRow("data.messages", "tools", f"JSON in the column tools; it is {_shown(tools)}") from None
+    return tools or None
+
+
+def _called(messages: list[dict[str, Any]]) -> list[str]:
+    """Return the names of the tools that are called."""
+    calls = [call for message in messages for call in message.get("tool_calls") or []]
+    return [str((call.get("function") or call).get("name", "")) for call in calls if isinstance(call, Mapping)]
+
+
 def _message(turn: Any, column: str) -> dict[str, Any]:
     for role, content in (("role", "content"), ("from", "value")):
         if isinstance(turn, Mapping) and isinstance(turn.get(role), str):
-            said = str(turn[role])
-            speaker = ROLES.get(said, said)
+            speaker = ROLES.get(str(turn[role]).lower(), "")
+            if not speaker:
+                raise BadRow("data.messages", column, f"turns of {', '.join(ROLES)}; one is of {turn[role]!r:.60}")
             # A table gives every message every key: one that is null was not there.
             rest = {key: value for key, value in turn.items() if key not in (role, content) and value is not None}
             return {"role": speaker, "content": _content(turn.get(content), speaker, rest, column), **rest}
@@ -231,8 +265,7 @@ def _content(content: Any, speaker: str, rest: Mapping[str, Any], column: str) -
 
 def _prompt_and_completion(row: Mapping[str, Any], data: Data) -> tuple[str, str]:
     if data.prompt and data.completion:
-        # white space of a template whose last column is empty
-        return fill(data.prompt, row, "data.prompt").strip("\n"), fill(data.completion, row, "data.completion")
+        return fill(data.prompt, row, "data.prompt"), fill(data.completion, row, "data.completion")
     return _plain(row, "prompt"), _plain(row, "completion")
 
 
@@ -241,7 +274,7 @@ def _text(row: Mapping[str, Any], data: Data) -> str:
 
 
 def _plain(row: Mapping[str, Any], column: str) -> str:
-    value = row[column]
+    value = row.get(column)
     if not isinstance(value, str):
         raise BadRow(f"data.{column}", None, f"text in {column}; it is {_shown(value)}")
     return value

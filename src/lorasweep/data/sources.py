@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import json
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from glob import escape
 from pathlib import Path
@@ -12,11 +14,12 @@ from typing import Any
 from datasets import Dataset, Features, Value, load_dataset
 
 from lorasweep import cache, demo_rows
-from lorasweep.data.unreadable import encoding_problems, file_problems
+from lorasweep.data.unreadable import encoding_problems, file_problems, is_one_document, unique
 from lorasweep.local_files import local_files
 from lorasweep.rules import Problem, UserError
 from lorasweep.schema import Data
 
+FIRST_ROWS = 1000
 LOADERS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}
 
 
@@ -27,6 +30,16 @@ class Source:
     rows: Dataset
     content: str
     files: tuple[str, ...] = ()
+    is_json: bool = False
+    """Whether rows are JSON texts in the column json: a table would guess their types and rewrite their values."""
+
+    @property
+    def columns(self) -> list[str]:
+        """The names of the columns, of JSON those of the first rows."""
+        if not self.is_json:
+            return list(self.rows.column_names)
+        first = (json.loads(text) for text in self.rows[:FIRST_ROWS]["json"])
+        return list(dict.fromkeys(name for row in first for name in row))
 
     def place(self, row: int) -> str:
         """Say where row number `row` (from 0) stands: file and line where the files are made of lines."""
@@ -74,9 +87,11 @@ def _load_hub(data: Data, split: str | None) -> Source:
     if not Path(data.path).is_dir():
         rows = load_dataset(data.path, data.subset, split=split, revision=data.revision)
         return Source(rows, rows._fingerprint)  # follows the commit
-    content = _content([str(path) for path in sorted(Path(data.path).rglob("*")) if path.is_file()])
-    folder = str(cache.root() / "datasets" / content)
-    return Source(load_dataset(data.path, data.subset, split=split, cache_dir=folder), f"{content} {split}")
+    place = Path(data.path)
+    files = [str(path.relative_to(place)) for path in sorted(place.rglob("*")) if path.is_file()]
+    content = hashlib.sha256(f"{files} {_content([str(place / name) for name in files])}".encode()).hexdigest()[:16]
+    rows = load_dataset(data.path, data.subset, split=split, cache_dir=str(cache.root() / "datasets" / content))
+    return Source(rows, f"{content} {data.subset} {split}")
 
 
 def _load_files(files: Any, paths: tuple[str, ...]) -> Source:
@@ -86,17 +101,47 @@ def _load_files(files: Any, paths: tuple[str, ...]) -> Source:
     if problems := list(encoding_problems(paths)):  # Arrow takes any bytes, and fails on them rows later
         raise UserError(problems)
     kind = LOADERS[kinds.pop()]
-    options = _cells_are_text(paths[0]) if kind == "csv" else {}
     content = _content(paths)
     folder = str(cache.root() / "datasets" / content)
+    if kind == "json":
+        column = Features({"json": Value("string")})
+        rows = Dataset.from_generator(_json_rows, column, folder, gen_kwargs={"paths": list(paths)})
+        return Source(rows, content, paths, is_json=True)
+    options = _cells_are_text(paths[0]) if kind == "csv" else {}
     literal = [escape(str(Path(path).absolute())) for path in paths]
     return Source(load_dataset(kind, data_files=literal, split="train", cache_dir=folder, **options), content, paths)
+
+
+def _json_rows(paths: list[str]) -> Iterator[dict[str, str]]:
+    """Yield the rows of JSON files as JSON; ValueError for what is none."""
+    for path in paths:
+        with open(path, encoding="utf-8-sig") as file:
+            if path.lower().endswith(".jsonl") or not is_one_document(Path(path)):
+                texts: Iterable[str] = filter(str.strip, file)
+            else:
+                texts = map(json.dumps, _rows_of(json.load(file)))
+            for text in texts:
+                if not isinstance(json.loads(text, object_pairs_hook=unique), dict):
+                    raise ValueError("a row that is no object")
+                yield {"json": text}
+
+
+def _rows_of(document: Any) -> Any:
+    """Return the rows of a JSON document: a list of them, or an object of columns of one length."""
+    if isinstance(document, dict) and len({len(v) if isinstance(v, list) else -1 for v in document.values()}) == 1:
+        return [dict(zip(document, values, strict=True)) for values in zip(*document.values(), strict=True)]
+    if not isinstance(document, list):
+        raise ValueError("a document that is no list")
+    return document
 
 
 def _cells_are_text(path: str) -> dict[str, Any]:
     """Return the options that leave cells alone: pandas makes 3.0 of a 3 above an empty cell, and null of "NA"."""
     with open(path, encoding="utf-8-sig", newline="") as file:
-        names = next(csv.reader(file))
+        header = next(csv.reader(file))
+    names = [name or f"Unnamed: {position}" for position, name in enumerate(header)]  # as pandas names an index
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise UserError(Problem("data.files", path, f"columns of different names; {', '.join(sorted(twice))} is twice"))
     return {"features": Features({name: Value("string") for name in names}), "keep_default_na": False}
 
 

@@ -39,7 +39,7 @@ def _first_fault(path: Path) -> str | None:
         return "at least one row; the file is empty"
     if path.suffix.lower() == ".csv":
         return "at least one row below the line of column names" if len(lines) < 2 else None
-    return _lines_fault(path) if path.suffix.lower() == ".jsonl" or not _is_one_document(path) else _whole_fault(path)
+    return _lines_fault(path) if path.suffix.lower() == ".jsonl" or not is_one_document(path) else _whole_fault(path)
 
 
 def _encoding_fault(path: Path) -> str | None:
@@ -63,7 +63,7 @@ def _encoding_fault(path: Path) -> str | None:
             position += len(chunk)
 
 
-def _is_one_document(path: Path) -> bool:
+def is_one_document(path: Path) -> bool:
     """Tell a JSON document from lines of JSON under the same ending."""
     with open(path, encoding="utf-8-sig") as file:
         first = next(line for line in file if line.strip())
@@ -72,10 +72,13 @@ def _is_one_document(path: Path) -> bool:
 
 def _whole_fault(path: Path) -> str | None:
     try:
-        rows = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_unique)
+        rows = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=unique)
     except ValueError as error:
         return f"JSON; {_reason(error)}"
-    return None if isinstance(rows, list) and rows else "a list of at least one row"
+    if not rows or not isinstance(rows, list | dict):
+        return "a list of at least one row"
+    whole = isinstance(rows, list) and all(isinstance(row, dict) for row in rows)
+    return None if whole else "a list of objects, or an object of columns of one length"
 
 
 def _lines_fault(path: Path) -> str | None:
@@ -84,7 +87,7 @@ def _lines_fault(path: Path) -> str | None:
             if not line.strip():
                 continue
             try:
-                row = json.loads(line, object_pairs_hook=_unique)
+                row = json.loads(line, object_pairs_hook=unique)
             except ValueError as error:
                 return f"one JSON object per line; line {number}: {_reason(error, in_line=True)}"
             if not isinstance(row, dict):
@@ -92,7 +95,8 @@ def _lines_fault(path: Path) -> str | None:
     return None
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object; ValueError if it has a key twice."""
     row = dict(pairs)
     if len(row) < len(pairs):
         names = [name for name, _ in pairs]

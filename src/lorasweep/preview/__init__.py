@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import shlex
 from collections.abc import Iterator
@@ -23,8 +24,6 @@ from lorasweep.rules import Problem, UserError
 from lorasweep.schema import Run
 from lorasweep.steps import build_plan
 
-TAIL = 3
-"""A stop token is sought among the last learnt tokens: templates write a line break or a second one after it."""
 BARS = 12
 
 
@@ -134,14 +133,22 @@ def show(preview: Preview, command: list[str], html: Path | None, as_json: bool)
 def _facts(name: str, split: Split, tokenizer: PreTrainedTokenizerBase) -> SplitFacts:
     lengths = split.rows.with_format("numpy")["tokens"][:]
     special = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+    if tokenizer.bos_token_id != tokenizer.eos_token_id:
+        special.discard(tokenizer.bos_token_id)
+    blank = functools.cache(lambda token: not tokenizer.decode([token]).strip())
     bos = numpy.zeros(len(lengths), dtype=int)
-    doubled, stopping, stops = 0, 0, set()
+    doubled, ends = 0, []
     for index, (ids, labels) in enumerate(_arrays(split.rows)):
         bos[index] = (ids == tokenizer.bos_token_id).sum()
         doubled += bool(bos[index] > 1 and (ids[:2] == tokenizer.bos_token_id).all())
-        found = special.intersection(labels[labels != IGNORED][-TAIL:].tolist())
-        stopping += bool(found)
-        stops |= found
+        learnt = labels[labels != IGNORED].tolist()
+        while learnt and blank(learnt[-1]):  # the line break that templates write after a turn
+            learnt.pop()
+        ends.append(learnt[-1] if learnt and learnt[-1] in special else None)
+    # Cut short, a row may end in a special token that ends nothing.
+    whole = [end for end, cut in zip(ends, split.rows["cut"][:], strict=True) if not cut]
+    stops = {end for end in whole if end is not None}
+    stopping = sum(end in stops for end in ends)
     return SplitFacts(
         name,
         split.counts,

@@ -10,6 +10,8 @@ from lorasweep.preview import Example, Preview, SplitFacts
 
 LEARNT, MASKED, WRONG = "bold green", "dim", "bold red"
 BAR_WIDTH = 30
+CONTROLS = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"}
+"""Shows control characters, which a terminal would obey, as their pictures."""
 
 
 def show(preview: Preview, console: Console) -> None:
@@ -88,7 +90,7 @@ def _heading(example: Example) -> Text:
 def _coloured(example: Example) -> Text:
     text = Text()
     for piece, learnt in example.pieces:
-        text.append(piece, style=LEARNT if learnt else MASKED)
+        text.append(piece.translate(CONTROLS), style=LEARNT if learnt else MASKED)
     text.rstrip()
     if example.cut:
         text.append(f" … {example.cut:,} tokens cut off", style=WRONG)
