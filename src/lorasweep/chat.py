@@ -16,7 +16,8 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase, TextStreamer
 
 from lorasweep import lora, saved
 from lorasweep.data.chat_template import ChatTemplate
-from lorasweep.data.rendering import stop_texts, template_columns
+from lorasweep.data.fields import template_columns
+from lorasweep.data.rendering import stop_texts
 from lorasweep.device import Device
 from lorasweep.evaluation import stop_ids
 from lorasweep.model import build_tokenizer, context_length

@@ -14,14 +14,12 @@ from transformers import PreTrainedTokenizerBase
 
 from lorasweep import hub
 from lorasweep.data.encoding import IGNORED, encode
-from lorasweep.data.rendering import BadRow, Renderer, row_format
 from lorasweep.data.sources import Source, file_hash, load, patterns
 from lorasweep.local_files import local_files
 from lorasweep.rules import Problem, UserError
 from lorasweep.schema import Data
 
-__all__ = ["IGNORED", "BadRow", "Counts", "Renderer", "Source", "Split", "build_datasets", "divide", "file_hash",
-           "fingerprint", "load", "row_format"]  # fmt: skip
+__all__ = ["IGNORED", "Counts", "Source", "Split", "build_datasets", "divide", "file_hash", "fingerprint", "load"]
 
 EXCERPT = 600
 """Characters of a row shown in an error."""

@@ -16,7 +16,8 @@ from datasets import Dataset, concatenate_datasets
 from transformers import PreTrainedTokenizerBase
 
 from lorasweep import cache
-from lorasweep.data.rendering import BadRow, Rendered, Renderer, row_format
+from lorasweep.data.fields import BadRow
+from lorasweep.data.rendering import Rendered, Renderer, row_format
 from lorasweep.data.sources import Source
 from lorasweep.library_logs import progress_bars
 from lorasweep.rules import Problem, UserError

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import string
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,24 +9,10 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from lorasweep.data.chat_template import ChatTemplate, Span, UnfitTemplate
+from lorasweep.data.conversation import CHAT_COLUMNS, called_tools, conversation, declared_tools
+from lorasweep.data.fields import BadRow, fill, plain, prompt_and_completion, template_columns
 from lorasweep.rules import Problem, UserError, nearest
 from lorasweep.schema import Data
-
-ROLES = {
-    "human": "user", "gpt": "assistant", "chatgpt": "assistant", "model": "assistant", "bot": "assistant",
-    "function_call": "assistant", "observation": "tool",
-    **{role: role for role in ("system", "developer", "user", "assistant", "tool", "function", "ipython")},
-}  # fmt: skip
-"""The names of speakers, ShareGPT's among them, under those that chat templates know."""
-CHAT_COLUMNS = ("messages", "conversations")
-
-
-class BadRow(ValueError):
-    """A row that cannot be rendered: the option it is about, the value found, what belongs there."""
-
-    def __init__(self, key: str, value: Any, allowed: str) -> None:
-        self.key, self.value, self.allowed = key, value, allowed
-        super().__init__(allowed)
 
 
 @dataclass(frozen=True)
@@ -89,9 +73,9 @@ class Renderer:
     def __call__(self, row: Mapping[str, Any]) -> Rendered:
         """Render a row; BadRow if it cannot be."""
         if self.template:
-            return self._chat(_messages(row, self.data), _tools(row))
+            return self._chat(conversation(row, self.data), declared_tools(row))
         if self.kind == "completion":
-            prompt, completion = _prompt_and_completion(row, self.data)
+            prompt, completion = prompt_and_completion(row, self.data)
             text = self._ended(prompt + completion)
             start = len(prompt) if self.responses_only else 0
             return self._rendered(text, [(start, len(text))])
@@ -111,7 +95,7 @@ class Renderer:
             text, spans, replaced = self.template.render(messages, self.responses_only, tools)
         except UnfitTemplate as error:
             raise BadRow("model.chat_template", "the tokenizer's", str(error)) from None
-        for name in _called(messages):
+        for name in called_tools(messages):
             if name not in text:
                 allowed = f"a template that writes tool calls, such as that of {name}"
                 raise BadRow("model.chat_template", "the tokenizer's", allowed)
@@ -146,23 +130,6 @@ def response_spans(text: str, data: Data) -> list[Span]:
         spans.append((start, end))
         start = text.find(data.response_part, end)
     return spans
-
-
-def fill(template: str, row: Mapping[str, Any], key: str) -> str:
-    """Fill a template such as "{question}"; a null column is empty text beside others, an error alone."""
-    names = template_columns(template)
-    if names and all(row.get(name) is None for name in names):
-        raise BadRow(key, template, f"text in {' or '.join(names)}; it is null")
-    try:
-        return template.format_map({name: "" if value is None else value for name, value in row.items()})
-    except (KeyError, IndexError, AttributeError, TypeError, ValueError) as error:
-        raise BadRow(key, template, f"a template that can be filled ({error})") from None
-
-
-def template_columns(template: str) -> list[str]:
-    """Return the columns a template names."""
-    names = (name for _, name, _, _ in string.Formatter().parse(template) if name is not None)
-    return list(dict.fromkeys(name.split(".")[0].split("[")[0] for name in names))
 
 
 def _recognised(data: Data, columns: list[str], has_template: bool) -> str | None:
@@ -201,85 +168,5 @@ def _check_columns(data: Data, kind: str, columns: list[str]) -> None:
         raise UserError(problems)
 
 
-def _messages(row: Mapping[str, Any], data: Data) -> list[dict[str, Any]]:
-    column: str = data.messages or next((name for name in CHAT_COLUMNS if name in row and not data.prompt), "")
-    if column:
-        if not isinstance(row.get(column), list) or not row[column]:
-            raise BadRow("data.messages", column, f"a list of messages; it is {_shown(row.get(column))}")
-        turns = [_message(turn, column) for turn in row[column]]
-    elif not data.prompt and isinstance(row.get("prompt"), list):
-        if not isinstance(row.get("completion"), list):
-            raise BadRow("data.completion", None, f"messages, as in prompt; it is {_shown(row.get('completion'))}")
-        turns = [_message(turn, name) for name in ("prompt", "completion") for turn in row[name]]
-    else:
-        prompt, completion = _prompt_and_completion(row, data)
-        if data.prompt:
-            prompt = prompt.strip("\n")  # of a template whose last column is empty
-        turns = [{"role": "user", "content": prompt}, {"role": "assistant", "content": completion}]
-    turns = [turn for turn in turns if turn["role"] != "system" or turn["content"]]
-    if not turns:
-        raise BadRow("data.messages", column or None, "at least one message with something in it")
-    if data.system and turns and turns[0]["role"] != "system":
-        return [{"role": "system", "content": fill(data.system, row, "data.system")}, *turns]
-    return turns
-
-
-def _tools(row: Mapping[str, Any]) -> list[Any] | None:
-    """Return the tools a row declares, for the template; they may be JSON text, which a table keeps as it is."""
-    tools = row.get("tools")
-    if isinstance(tools, str):
-        try:
-            tools = json.loads(tools)
-        except ValueError:
-            raise BadRow("data.messages", "tools", f"JSON in the column tools; it is {_shown(tools)}") from None
-    return tools or None
-
-
-def _called(messages: list[dict[str, Any]]) -> list[str]:
-    """Return the names of the tools that are called."""
-    calls = [call for message in messages for call in message.get("tool_calls") or []]
-    return [str((call.get("function") or call).get("name", "")) for call in calls if isinstance(call, Mapping)]
-
-
-def _message(turn: Any, column: str) -> dict[str, Any]:
-    for role, content in (("role", "content"), ("from", "value")):
-        if isinstance(turn, Mapping) and isinstance(turn.get(role), str):
-            speaker = ROLES.get(str(turn[role]).lower(), "")
-            if not speaker:
-                raise BadRow("data.messages", column, f"turns of {', '.join(ROLES)}; one is of {turn[role]!r:.60}")
-            # A table gives every message every key: one that is null was not there.
-            rest = {key: value for key, value in turn.items() if key not in (role, content) and value is not None}
-            return {"role": speaker, "content": _content(turn.get(content), speaker, rest, column), **rest}
-    raise BadRow("data.messages", column, f"messages with role and content, or from and value; one is {_shown(turn)}")
-
-
-def _content(content: Any, speaker: str, rest: Mapping[str, Any], column: str) -> str:
-    if isinstance(content, list) and all(isinstance(part, Mapping) and part.get("type") == "text" for part in content):
-        content = "".join(str(part.get("text") or "") for part in content)
-    if content is None and (speaker == "system" or rest.get("tool_calls")):
-        return ""
-    if not isinstance(content, str):
-        raise BadRow("data.messages", column, f"text in every message; what {speaker} says is {_shown(content)}")
-    return content
-
-
-def _prompt_and_completion(row: Mapping[str, Any], data: Data) -> tuple[str, str]:
-    if data.prompt and data.completion:
-        return fill(data.prompt, row, "data.prompt"), fill(data.completion, row, "data.completion")
-    return _plain(row, "prompt"), _plain(row, "completion")
-
-
 def _text(row: Mapping[str, Any], data: Data) -> str:
-    return fill(data.text, row, "data.text") if data.text else _plain(row, "text")
-
-
-def _plain(row: Mapping[str, Any], column: str) -> str:
-    value = row.get(column)
-    if not isinstance(value, str):
-        raise BadRow(f"data.{column}", None, f"text in {column}; it is {_shown(value)}")
-    return value
-
-
-def _shown(value: Any) -> str:
-    kind = "null" if value is None else type(value).__name__
-    return kind if value is None else f"{value!r:.60} ({kind})"
+    return fill(data.text, row, "data.text") if data.text else plain(row, "text")
