@@ -52,6 +52,7 @@ FILES = [
     ("latin.jsonl", CAFE.encode("latin-1"), "text in UTF-8; byte 13 is not. If it is WINDOWS-1252: iconv"),
     ("later.jsonl", CAFE.encode() * 90000 + b'{"text": "\xff"}\n', "text in UTF-8; byte 1620010 is not"),
     ("wide.jsonl", CAFE.encode("utf-16"), "byte 0 is not. If it is UTF-16: iconv -f UTF-16 -t UTF-8 wide.jsonl"),
+    ("wide.csv", "question;answer\na;b\n", "commas between the columns; this file has ';'"),
     ("latin.csv", "text\ncafé\n".encode("latin-1"), "text in UTF-8; byte 8 is not"),
 ]
 
@@ -91,6 +92,11 @@ ROWS = [
     ([{"input_ids": [1, -2]}], {}, "ids from 0 to 499, the tokenizer's; input_ids has -2"),
     ([{"input_ids": [1, 2], "labels": [1]}], {}, "as many labels as input_ids; there are 1 and 2"),
     ([{"input_ids": [1, 2], "labels": [1, 999]}], {}, "labels has 999"),
+    (
+        [{"text": "Q: a A: b Q: c A: d"}],
+        {"response_part": "A:"},
+        "the text that opens a question: data.response_part stands twice in a row without one between",
+    ),
     ([{"input_ids": ["a"]}], {}, "lists of whole numbers; input_ids is ['a']"),
 ]
 

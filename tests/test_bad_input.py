@@ -45,6 +45,7 @@ WRONG = [
     ("train.grad_accum=0", "train.grad_accum", "at least 1"),
     ("train.tokens_per_step=0", "train.tokens_per_step", "at least 1"),
     ("train.tokens_per_step=4000 train.grad_accum=2", "train.grad_accum", "follow from train.tokens_per_step"),
+    ("train.tokens_per_step=4000 train.max_tokens=100", "train.max_tokens", "at least train.tokens_per_step"),
     ("train.tokens_per_step=4000 train.group_by_length=true", "train.group_by_length", "sorts the rows of a step"),
     ("train.max_grad_norm=-1", "train.max_grad_norm", "above 0"),
     ("train.gradient_checkpointing=maybe", "train.gradient_checkpointing", "auto, true or false"),

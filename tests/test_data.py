@@ -160,6 +160,25 @@ def test_evaluation_rows_that_are_training_rows_too_are_counted(
     assert splits["train"].counts.also_in_train == 0
 
 
+def test_test_rows_that_are_evaluation_or_training_rows_too_are_counted(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    data = files_of(tmp_path / "rows.jsonl", {"text": "river"}, {"text": "stone"})
+    files_of(tmp_path / "eval.jsonl", {"text": "cloud"}, {"text": "tiger"})
+    files_of(tmp_path / "test.jsonl", {"text": "stone"}, {"text": "cloud"}, {"text": "tiger"}, {"text": "lemon"})
+    data = replace(data, eval_files=str(tmp_path / "eval.jsonl"), test_files=str(tmp_path / "test.jsonl"))
+    counts = build_datasets(data, tokenizer, None)["test"].counts
+    assert (counts.also_in_train, counts.also_in_eval) == (1, 2)
+
+
+def test_what_a_killed_process_left_half_made_is_cleared_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LORASWEEP_CACHE", str(tmp_path))
+    (tmp_path / "rows" / ".abc-killed").mkdir(parents=True)
+    place = cache.folder("rows/abc", lambda staging: (staging / "rows.arrow").touch())
+    assert [path.name for path in place.iterdir()] == ["rows.arrow"]
+    assert sorted(path.name for path in place.parent.iterdir()) == ["abc", "abc.lock"]
+
+
 def test_a_local_folder_is_read_like_a_data_set_on_the_hub(tmp_path: Path, tokenizer: PreTrainedTokenizerBase) -> None:
     folder = tmp_path / "rows"
     folder.mkdir()

@@ -4,6 +4,8 @@ A learnt piece stands in ⟦ ⟧; together with what is around them the pieces a
 """
 
 import json
+import re
+from importlib.resources import files
 from typing import Any
 
 import pytest
@@ -151,6 +153,38 @@ def test_an_unmarked_last_turn_is_not_learnt() -> None:
     row = rendered({"messages": TURNS}, byte_level(marked, None, "<|im_end|>", "<|im_start|>"))
     assert row.count("⟦") == 1
     assert "⟦5<|im_end|>⟧" in row
+
+
+def test_what_is_learnt_of_a_turn_is_the_same_in_one_turn_and_in_several_with_every_template_that_trl_ships() -> None:
+    compared = 0
+    for path in sorted((files("trl") / "chat_templates").iterdir(), key=str):
+        if not path.name.endswith(".jinja") or re.match("idefics|llava|smolvlm", path.name):
+            continue  # templates of conversations about images
+        template = path.read_text()
+        special = sorted(set(re.findall(r"<\|?[a-zA-Z_｜▁]+\|?>", template)))
+        tokenizer = byte_level(template, "<s>", "</s>", *special)
+        one, several = (rendered({"messages": turns}, tokenizer) for turns in (ASK, TURNS))
+        learnt = [piece.split("⟧")[0] for piece in several.split("⟦")[1:]]
+        last = one.split("⟦")[1].split("⟧")[0]
+        # Phi 3 ends a whole text once more, gpt-oss its last turn in another way.
+        first = learnt[0].replace("<|end|>", "<|return|>") if "gptoss" in path.name else learnt[0]
+        assert last.removesuffix("</s>") == first, path.name
+        assert last == learnt[1].replace("6", "5"), path.name
+        compared += 1
+    assert compared > 60
+
+
+def test_thoughts_that_a_template_leaves_out_are_counted_and_words_that_it_leaves_out_are_refused() -> None:
+    tokenizer = byte_level(SMOLLM, None, "<|im_end|>", "<|im_start|>")
+    apart = [{"messages": [ASK[0], {**ASK[1], "reasoning_content": "two and three"}]}]
+    within = [{"messages": [ASK[0], {**ASK[1], "content": "<think>two and three</think>5"}]}]
+    assert tokenised(apart, Data(), tokenizer).counts.thoughtless == 1
+    assert tokenised(within, Data(), tokenizer).counts.thoughtless == 0
+    assert tokenised([{"messages": ASK}], Data(), tokenizer).counts.thoughtless == 0
+    thinking = byte_level(shipped("qwen3"), None, "<|im_end|>", "<|im_start|>")
+    assert tokenised(apart, Data(), thinking).counts.thoughtless == 0
+    with pytest.raises(UserError, match=r"writes what is said as text; this one leaves out .What is.*row 1"):
+        tokenised([{"messages": ASK}], Data(), byte_level(shipped("smolvlm"), None, "</s>"))
 
 
 def test_declared_tools_and_calls_reach_the_template() -> None:

@@ -154,9 +154,13 @@ class Poison(TrainerCallback):
             first.grad.view(-1)[0] = self.value
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_gradient_that_is_not_finite_stops_before_the_update(value: float, tmp_path: Path) -> None:
-    trainer, _, _ = parts(tiny("train.max_steps=4"), tmp_path)
+@pytest.mark.parametrize(
+    ("value", "options"), [(float("nan"), ()), (float("inf"), ()), (float("nan"), ("train.tokens_per_step=200",))]
+)
+def test_a_gradient_that_is_not_finite_stops_before_the_update(
+    value: float, options: tuple[str, ...], tmp_path: Path
+) -> None:
+    trainer, _, _ = parts(tiny("train.max_steps=4", *options), tmp_path)
     guard = next(item for item in trainer.callback_handler.callbacks if isinstance(item, StopOnNonFinite))
     trainer.remove_callback(guard)
     trainer.add_callback(Poison(2, value))

@@ -117,7 +117,7 @@ def test_a_split_or_row_that_is_not_there_is_said(tmp_path: Path) -> None:
         UserError, match=r"--split = 'test'\n  a split that there is: train, eval \(data\.test_fraction"
     ):
         previewed(tmp_path, ROWS, split="test")
-    with pytest.raises(UserError, match=r"--row = 31\n  a kept row of train"):
+    with pytest.raises(UserError, match=r"--row = 31\n  one of the 27 kept rows of train, which are numbered 1 to"):
         previewed(tmp_path, ROWS, row=30)
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from lorasweep.rules import Problem, UserError
+
 
 def root() -> Path:
     """Return the cache folder: LORASWEEP_CACHE, else lorasweep below the user's cache folder."""
@@ -25,9 +27,16 @@ def folder(name: str, make: Callable[[Path], None]) -> Path:
     target = root() / name
     if target.is_dir():
         return target
-    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            Problem("LORASWEEP_CACHE", str(root()), f"a folder that can be written ({error.strerror})")
+        ) from None
     with FileLock(f"{target}.lock"):
         if not target.is_dir():
+            for abandoned in target.parent.glob(f".{target.name}-*"):  # by a process that was killed
+                shutil.rmtree(abandoned, ignore_errors=True)
             staging = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
             try:
                 make(staging)

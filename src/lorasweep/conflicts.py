@@ -48,7 +48,10 @@ def _budget_conflicts(train: Train) -> Iterator[Problem]:
         yield Problem(
             "train.max_tokens", train.max_tokens, "null: train.max_steps is given, and only one of them can be"
         )
-
+    if train.tokens_per_step and train.max_tokens and train.max_tokens < train.tokens_per_step:
+        yield Problem(
+            "train.max_tokens", train.max_tokens, "at least train.tokens_per_step, which one step learns from"
+        )
     if train.tokens_per_step and train.grad_accum != 1:
         allowed = "1: forward passes per step follow from train.tokens_per_step and train.batch_size"
         yield Problem("train.grad_accum", train.grad_accum, allowed)

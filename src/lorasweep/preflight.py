@@ -92,6 +92,8 @@ def _model_problems(run: Run) -> Iterator[Problem]:
             "model.chat_template", run.model.chat_template, f"a Jinja template that renders: {_first_line(error)}"
         )
         return
+    except UserError:
+        raise
     except (OSError, ValueError, ImportError) as error:
         yield Problem("model.name", run.model.name, f"a model that transformers can load: {_first_line(error)}")
         return

@@ -5,9 +5,12 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import re
+import string
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import date
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 
@@ -92,6 +95,29 @@ def satisfying(default: Any, allowed: str, holds: Callable[[Any], bool]) -> Any:
     if callable(default):
         return field(default_factory=default, metadata={"rule": Rule(allowed, holds)})
     return field(default=default, metadata={"rule": Rule(allowed, holds)})
+
+
+def text_or_names(value: Any) -> bool:
+    """Tell whether a value is a text or a list of texts, none of them empty."""
+    return (isinstance(value, str) and bool(value.strip())) or (
+        isinstance(value, list) and bool(value) and all(isinstance(item, str) and item for item in value)
+    )
+
+
+def is_template(value: str) -> bool:
+    """Tell whether a text is a template over columns, each named in braces."""
+    try:
+        return all(name is None or re.match(r"[^\W\d]", name) for _, name, _, _ in string.Formatter().parse(value))
+    except ValueError:
+        return False
+
+
+def is_date(value: str) -> bool:
+    """Tell whether a text is a day, such as 2024-07-26."""
+    try:
+        return bool(date.fromisoformat(value))
+    except ValueError:
+        return False
 
 
 def nearest(name: str, names: Iterable[str]) -> str | None:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import re
-import string
 from dataclasses import dataclass, field
-from datetime import date
 from typing import Any
 
-from lorasweep.rules import choice, number, satisfying
+from lorasweep.rules import choice, is_date, is_template, number, satisfying, text_or_names
 
 OPTIMIZERS = (
     "adamw_torch", "adamw_torch_fused", "adamw_8bit", "adamw_bnb_8bit", "paged_adamw_32bit", "paged_adamw_8bit",
@@ -29,27 +27,6 @@ ANSWER_METRICS = ("exact_match", "last_number", "rouge1", "rouge2", "rougeL")
 """Scores of generated answers that need no code of the user's."""
 
 DTYPES = ("auto", "bfloat16", "float16", "float32")
-
-
-def _text_or_names(value: Any) -> bool:
-    return (isinstance(value, str) and bool(value.strip())) or (
-        isinstance(value, list) and bool(value) and all(isinstance(item, str) and item for item in value)
-    )
-
-
-def _is_template(value: str) -> bool:
-    """Tell whether a text is a template over columns, each named in braces."""
-    try:
-        return all(name is None or re.match(r"[^\W\d]", name) for _, name, _, _ in string.Formatter().parse(value))
-    except ValueError:
-        return False
-
-
-def _is_date(value: str) -> bool:
-    try:
-        return bool(date.fromisoformat(value))
-    except ValueError:
-        return False
 
 
 @dataclass(kw_only=True, slots=True)
@@ -114,7 +91,7 @@ class Lora:
     """Scale: the update is multiplied by alpha / r, or by alpha / sqrt(r) with `use_rslora`."""
     dropout: float = number(0.0, least=0, below=1)
     target_modules: Any = satisfying(
-        "all-linear", "'all-linear', a regular expression, or a list of module names", _text_or_names
+        "all-linear", "'all-linear', a regular expression, or a list of module names", text_or_names
     )
     """all-linear adapts every linear layer but the output head."""
     bias: str = choice("none", "none", "lora_only", "all")
@@ -170,10 +147,10 @@ class Data:
     """Hub id of the data set."""
     subset: str | None = None
     revision: str | None = None
-    files: Any = satisfying(None, "a path or a list of paths", _text_or_names)
+    files: Any = satisfying(None, "a path or a list of paths", text_or_names)
     """Local .json, .jsonl, .csv or .parquet files to train on; patterns such as data/*.jsonl are allowed."""
-    eval_files: Any = satisfying(None, "a path or a list of paths", _text_or_names)
-    test_files: Any = satisfying(None, "a path or a list of paths", _text_or_names)
+    eval_files: Any = satisfying(None, "a path or a list of paths", text_or_names)
+    test_files: Any = satisfying(None, "a path or a list of paths", text_or_names)
     split: str = "train"
     eval_split: str | None = None
     """Split (hub) to evaluate on; null: `eval_fraction` of the training rows."""
@@ -191,15 +168,15 @@ class Data:
     text, loss on all of it or on the parts after `response_part`. tokens: rows bring input_ids (and labels)."""
     messages: str | None = None
     """Column with chat messages, OpenAI (role, content) or ShareGPT (from, value) form."""
-    prompt: str | None = satisfying(None, TEMPLATE, _is_template)
+    prompt: str | None = satisfying(None, TEMPLATE, is_template)
     """Template over the columns, such as "{instruction}\\n{input}"."""
-    completion: str | None = satisfying(None, TEMPLATE, _is_template)
-    system: str | None = satisfying(None, TEMPLATE, _is_template)
+    completion: str | None = satisfying(None, TEMPLATE, is_template)
+    system: str | None = satisfying(None, TEMPLATE, is_template)
     """Template of a system prompt, for conversations that bring none."""
-    text: str | None = satisfying(None, TEMPLATE, _is_template)
+    text: str | None = satisfying(None, TEMPLATE, is_template)
     template_kwargs: dict[str, Any] = field(default_factory=dict)
     """Further variables of the chat template, such as enable_thinking."""
-    template_date: str = satisfying("2024-07-26", "a date such as 2024-07-26", _is_date)
+    template_date: str = satisfying("2024-07-26", "a date such as 2024-07-26", is_date)
     """What templates that write today's date get instead: rows are the same on every day."""
     bad_rows: str = choice("error", "error", "drop")
     """What to do about rows that cannot be rendered (null or a number for text, turns the template refuses)."""

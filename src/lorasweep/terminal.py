@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -62,11 +62,8 @@ class Terminal:
             self.say("model.trust_remote_code: running Python code that came with the model", style="bold red")
         self._table("", rows)
         for name, split in splits.items():
-            if shared := split.counts.also_in_train:
-                self.say(
-                    f"{shared} of {split.counts.kept} {name} rows are training rows too: {name} flatters",
-                    style="yellow",
-                )
+            for line in _doubts(name, split.counts):
+                self.say(line, style="yellow")
         if run.evaluation.untuned and "eval" in splits:
             self.say("scoring the untuned model, then training", style="dim")
 
@@ -157,6 +154,16 @@ class ProgressBar(TrainerCallback):
         """Take the bar away."""
         if self.live:
             self.progress.stop()
+
+
+def _doubts(name: str, counts: Counts) -> Iterator[str]:
+    """Yield what about the rows of a split makes what is learnt or measured on them less than it seems."""
+    if counts.also_in_train:
+        yield f"{counts.also_in_train} of {counts.kept} {name} rows are training rows too: {name} flatters"
+    if counts.also_in_eval:
+        yield f"{counts.also_in_eval} of {counts.kept} {name} rows are evaluation rows too: {name} is not independent"
+    if counts.thoughtless:
+        yield f"the chat template leaves the assistant's thoughts out of {counts.thoughtless} {name} rows"
 
 
 def _counted(counts: Counts) -> str:

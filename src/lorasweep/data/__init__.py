@@ -39,8 +39,12 @@ class Counts:
     supervised_tokens: int
     replaced_template: int
     """Rows rendered with TRL's training variant of the chat template."""
+    thoughtless: int
+    """Rows whose chat template leaves out what the assistant thought before an answer."""
     also_in_train: int = 0
     """Rows of another split that are training rows too, token by token."""
+    also_in_eval: int = 0
+    """Rows of the test split that are evaluation rows too."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +81,7 @@ def build_datasets(data: Data, tokenizer: PreTrainedTokenizerBase, context: int 
     if problems:
         raise UserError(problems)
     splits = {name: kept_rows(part) for name, part in rows.items()}
-    return {name: _compared(split, splits["train"]) if name != "train" else split for name, split in splits.items()}
+    return {name: _compared(name, split, splits) for name, split in splits.items()}
 
 
 def load_sources(data: Data) -> dict[str, Source]:
@@ -123,7 +127,8 @@ def fingerprint(data: Data, splits: Mapping[str, Split]) -> dict[str, Any]:
 
 
 def kept_rows(rows: Dataset) -> Split:
-    facts = rows.select_columns(["supervised", "tokens", "cut", "dropped", "replaced_template"]).with_format("numpy")[:]
+    columns = ["supervised", "tokens", "cut", "dropped", "replaced_template", "thoughtless"]
+    facts = rows.select_columns(columns).with_format("numpy")[:]
     keep = numpy.flatnonzero(facts["supervised"] > 0)
     counts = Counts(
         rows=len(rows),
@@ -133,13 +138,20 @@ def kept_rows(rows: Dataset) -> Split:
         tokens=int(facts["tokens"][keep].sum()),
         supervised_tokens=int(facts["supervised"].sum()),
         replaced_template=int(facts["replaced_template"][keep].sum()),
+        thoughtless=int(facts["thoughtless"][keep].sum()),
     )
     return Split(rows.select(keep) if len(keep) < len(rows) else rows, counts)
 
 
-def _compared(split: Split, train: Split) -> Split:
-    shared = numpy.isin(split.rows.with_format("numpy")["hash"][:], train.rows.with_format("numpy")["hash"][:])
-    return replace(split, counts=replace(split.counts, also_in_train=int(shared.sum())))
+def _compared(name: str, split: Split, splits: Mapping[str, Split]) -> Split:
+    """Count the rows that other splits have as well."""
+    hashes = {other: splits[other].rows.with_format("numpy")["hash"][:] for other in splits}
+
+    def shared(other: str) -> int:
+        return int(numpy.isin(hashes[name], hashes.get(other, [])).sum())
+
+    in_train, in_eval = shared("train") if name != "train" else 0, shared("eval") if name == "test" else 0
+    return replace(split, counts=replace(split.counts, also_in_train=in_train, also_in_eval=in_eval))
 
 
 def _nothing_to_learn(

@@ -114,10 +114,10 @@ class ChatTemplate:
         if len(turns) != len(spans):
             return text, spans
         asked = [self._text(messages[:index], ask=True, source=source) for index in turns]
+        # What stands in the prompt already is not generated, whatever the marks say.
+        shared = [len(os.path.commonprefix([text, prompt])) for prompt in asked]  # noqa: RUF071
         return text, [
-            # what stands in the prompt already is not generated, whatever the marks say
-            (len(prompt) if text.startswith(prompt) and start < len(prompt) < end else start, end)
-            for prompt, (start, end) in zip(asked, spans, strict=True)
+            (known if start < known < end else start, end) for known, (start, end) in zip(shared, spans, strict=True)
         ]
 
     def _with_stop(self, text: str, end: int) -> int:

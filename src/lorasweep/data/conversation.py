@@ -15,6 +15,7 @@ ROLES = {
     **{role: role for role in ("system", "developer", "user", "assistant", "tool", "function", "ipython")},
 }  # fmt: skip
 """The names of speakers, ShareGPT's among them, under those that chat templates know."""
+THOUGHTS = ("reasoning_content", "reasoning", "thinking")
 CHAT_COLUMNS = ("messages", "conversations")
 
 
@@ -57,6 +58,15 @@ def called_tools(messages: list[dict[str, Any]]) -> list[str]:
     """Return the names of the tools that are called."""
     calls = [call for message in messages for call in message.get("tool_calls") or []]
     return [str((call.get("function") or call).get("name", "")) for call in calls if isinstance(call, Mapping)]
+
+
+def thoughts_and_words(message: Mapping[str, Any]) -> tuple[str, str]:
+    """Return what the assistant thought before its answer, in a key of its own or in <think>, and what is said."""
+    thought, _, said = (
+        message["content"].rpartition("</think>") if message["role"] == "assistant" else ("", "", message["content"])
+    )
+    apart = next((message[key] for key in THOUGHTS if isinstance(message.get(key), str)), "")
+    return (apart or thought.replace("<think>", "")).strip(), said.strip()
 
 
 def _message(turn: Any, column: str) -> dict[str, Any]:

@@ -40,8 +40,9 @@ def encode(source: Source, data: Data, tokenizer: PreTrainedTokenizerBase, longe
     """Return every row of a source, in order, from the cache or made now and kept there.
 
     Columns: input_ids and labels (cut to `longest`), tokens and supervised (their numbers), prompt and answer (texts
-    before and of the last learnt part), add_special_tokens, cut (tokens lost to `longest`), replaced_template, dropped
-    (why nothing is left to learn, else empty), hash (of the ids) and row (number in the source).
+    before and of the last learnt part), add_special_tokens, cut (tokens lost to `longest`), replaced_template and
+    thoughtless (as in `Rendered`), dropped (why nothing is left to learn, else empty), hash (of the ids) and row (its
+    number in the source).
     """
     kind = row_format(data, source.columns, bool(tokenizer.chat_template))
     if not tokenizer.is_fast:
@@ -105,9 +106,8 @@ class Encoder:
             learnt = "".join(item.text[first:last] for first, last in item.spans)
             made = self._columns(ids, labels, unanswered=not item.spans, blank=self.renderer.is_blank(learnt))
             made |= {"prompt": item.text[:start], "answer": item.text[start:end]}
-            columns.append(
-                made | {"add_special_tokens": item.add_special_tokens, "replaced_template": item.replaced_template}
-            )
+            made |= {name: getattr(item, name) for name in ("add_special_tokens", "replaced_template", "thoughtless")}
+            columns.append(made)
         return columns
 
     def _columns(self, ids: Any, labels: Any, unanswered: bool = False, blank: bool = False) -> dict[str, Any]:
@@ -127,6 +127,7 @@ class Encoder:
             "answer": "",
             "add_special_tokens": False,
             "replaced_template": False,
+            "thoughtless": False,
             "cut": lost,
             "dropped": dropped,
             "hash": int.from_bytes(hashlib.blake2b(cut.tobytes(), digest_size=8).digest(), "big", signed=True),

@@ -9,10 +9,12 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from lorasweep.data.chat_template import ChatTemplate, Span, UnfitTemplate
-from lorasweep.data.conversation import CHAT_COLUMNS, called_tools, conversation, declared_tools
+from lorasweep.data.conversation import CHAT_COLUMNS, called_tools, conversation, declared_tools, thoughts_and_words
 from lorasweep.data.fields import BadRow, fill, plain, prompt_and_completion, template_columns
 from lorasweep.rules import Problem, UserError, nearest
 from lorasweep.schema import Data
+
+SPEAKERS = ("system", "developer", "user", "assistant")
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,8 @@ class Rendered:
     spans: list[Span]
     add_special_tokens: bool
     replaced_template: bool = False
+    thoughtless: bool = False
+    """Whether the template leaves out what the assistant thought before an answer."""
 
 
 def row_format(data: Data, columns: list[str], has_template: bool) -> str:
@@ -103,7 +107,7 @@ class Renderer:
             # Nothing in this template ends an answer, and a model that never learns to stop is of no use.
             spans = [*spans[:-1], (spans[-1][0], len(text) + len(self.eos))]
             text += self.eos
-        return Rendered(text, spans, False, replaced)
+        return Rendered(text, spans, False, replaced, _leaves_out(messages, text))
 
     def _rendered(self, text: str, spans: list[Span]) -> Rendered:
         bos = bool(self.bos) and text.startswith(str(self.bos))
@@ -127,9 +131,25 @@ def response_spans(text: str, data: Data) -> list[Span]:
         start += len(data.response_part)
         end = text.find(data.instruction_part, start) if data.instruction_part else -1
         end = len(text) if end < 0 else end
+        if data.response_part in text[start:end]:
+            allowed = "the text that opens a question: data.response_part stands twice in a row without one between"
+            raise BadRow("data.instruction_part", data.instruction_part, allowed)
         spans.append((start, end))
         start = text.find(data.response_part, end)
     return spans
+
+
+def _leaves_out(messages: list[dict[str, Any]], text: str) -> bool:
+    """Tell whether thoughts of the assistant are not in the text; BadRow if something that is said is not."""
+    everything, thoughtless = "".join(text.split()), False
+    for message in messages:
+        thoughts, words = thoughts_and_words(message)
+        thoughtless = thoughtless or "".join(thoughts.split()) not in everything
+        # what tools answer is often written in another form
+        if message["role"] in SPEAKERS and "".join(words.split()) not in everything:
+            allowed = f"a template that writes what is said as text; this one leaves out {words!r:.60}"
+            raise BadRow("model.chat_template", "the tokenizer's", allowed)
+    return thoughtless
 
 
 def _recognised(data: Data, columns: list[str], has_template: bool) -> str | None:

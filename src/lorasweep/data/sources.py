@@ -44,13 +44,13 @@ class Source:
     def place(self, row: int) -> str:
         """Say where row number `row` (from 0) stands: file and line where the files are made of lines."""
         before = 0
-        for path in self.files if all(path.endswith(".jsonl") for path in self.files) else ():
+        for path in self.files if all(path.lower().endswith(".jsonl") for path in self.files) else ():
             with open(path, encoding="utf-8-sig") as file:
                 for number, line in enumerate(file, 1):
                     before += bool(line.strip())
                     if before > row:
                         return f"{path} line {number}"
-        return f"row {row + 1}"
+        return f"{self.files[0]} row {row + 1}" if len(self.files) == 1 else f"row {row + 1}"
 
 
 def load(data: Data, files: Any, split: str | None) -> Source:
@@ -139,6 +139,8 @@ def _cells_are_text(path: str) -> dict[str, Any]:
     """Return the options that leave cells alone: pandas makes 3.0 of a 3 above an empty cell, and null of "NA"."""
     with open(path, encoding="utf-8-sig", newline="") as file:
         header = next(csv.reader(file))
+    if len(header) == 1 and (found := next((mark for mark in ";\t|" if mark in header[0]), None)):
+        raise UserError(Problem("data.files", path, f"commas between the columns; this file has {found!r}"))
     names = [name or f"Unnamed: {position}" for position, name in enumerate(header)]  # as pandas names an index
     if twice := {name for name in names if names.count(name) > 1}:
         raise UserError(Problem("data.files", path, f"columns of different names; {', '.join(sorted(twice))} is twice"))

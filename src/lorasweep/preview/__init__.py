@@ -104,7 +104,10 @@ def preview(run: Run, split: str = "train", rows: int = 3, row: int | None = Non
     chosen = splits[split].rows
     shown = _choice(chosen, rows, row)
     if row is not None and not shown:
-        raise UserError(Problem("--row", row + 1, f"a kept row of {split}; this one is in another split, or left out"))
+        numbers = chosen["row"][:]
+        allowed = f"one of the {len(numbers)} kept rows of {split}, which are numbered {min(numbers) + 1} to"
+        allowed += f" {max(numbers) + 1}; this one is in another split, left out, or not there"
+        raise UserError(Problem("--row", row + 1, allowed))
     return Preview(
         run.model.name,
         [_facts(name, part, tokenizer) for name, part in splits.items()],

@@ -61,8 +61,12 @@ def fact_words(facts: SplitFacts) -> list[tuple[str, str]]:
     ]
     if counts.replaced_template:
         lines.append(("template", f"{counts.replaced_template:,} rows in TRL's training variant of the chat template"))
+    if counts.thoughtless:
+        lines.append(("thoughts", f"! the chat template leaves them out of {counts.thoughtless:,} rows"))
     if counts.also_in_train:
         lines.append(("in train", f"! {counts.also_in_train:,} of these rows are training rows too"))
+    if counts.also_in_eval:
+        lines.append(("in eval", f"! {counts.also_in_eval:,} of these rows are evaluation rows too"))
     return lines
 
 
