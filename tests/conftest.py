@@ -13,6 +13,10 @@ os.environ.setdefault("LORASWEEP_CACHE", tempfile.mkdtemp(prefix="lorasweep-test
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["WANDB_API_KEY"] = ""
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ["OMP_NUM_THREADS"] = (
+        "1"  # several processes with a thread per core each are ten times slower than with one
+    )
 
 import pytest
 
