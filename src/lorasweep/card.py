@@ -74,7 +74,7 @@ class Card:
         kind = "".join(f", {words}" for on, words in ((lora.use_dora, "DoRA"), (lora.use_rslora, "rsLoRA")) if on)
         precision = self.record.get("device", {}).get("precision", "")
         rows = {
-            "adapter": f"r {lora.r}, alpha {lora.alpha:g}, dropout {lora.dropout:g}{kind}",
+            "adapter": f"r {lora.r}, alpha {lora.effective_alpha:g}, dropout {lora.dropout:g}{kind}",
             "target modules": f"`{targets}`",
             "base": f"{run.quant.method}{', double quantisation' * run.quant.double_quant}, computed in {precision}",
             "optimizer": f"{optim.name}, lr {optim.lr:g}, weight decay {optim.weight_decay:g}",

@@ -48,14 +48,15 @@ def _budget_conflicts(train: Train) -> Iterator[Problem]:
         yield Problem(
             "train.max_tokens", train.max_tokens, "null: train.max_steps is given, and only one of them can be"
         )
-    if train.tokens_per_step and train.max_tokens and train.max_tokens < train.tokens_per_step:
+    tokens = train.tokens_per_step
+    if isinstance(tokens, int) and train.max_tokens and train.max_tokens < tokens:
         yield Problem(
             "train.max_tokens", train.max_tokens, "at least train.tokens_per_step, which one step learns from"
         )
-    if train.tokens_per_step and train.grad_accum != 1:
+    if isinstance(tokens, int) and train.grad_accum != 1:
         allowed = "1: forward passes per step follow from train.tokens_per_step and train.batch_size"
         yield Problem("train.grad_accum", train.grad_accum, allowed)
-    if train.tokens_per_step and train.group_by_length:
+    if tokens and train.group_by_length:
         yield Problem("train.group_by_length", True, "false: train.tokens_per_step sorts the rows of a step by itself")
 
 

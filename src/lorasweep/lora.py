@@ -23,9 +23,10 @@ CHANGES_BASE = ("olora", "pissa")
 
 def build_adapter(lora: Lora) -> LoraConfig:
     """Return PEFT's settings for the adapter."""
+    alpha = lora.effective_alpha
     return LoraConfig(
         r=lora.r,
-        lora_alpha=int(lora.alpha) if lora.alpha.is_integer() else lora.alpha,
+        lora_alpha=int(alpha) if alpha.is_integer() else alpha,
         lora_dropout=lora.dropout,
         target_modules=lora.target_modules,
         bias=lora.bias,

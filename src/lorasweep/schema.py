@@ -88,7 +88,9 @@ class Lora:
     r: int = number(16, least=1)
     """Rank of the update."""
     alpha: float = number(32.0, above=0)
-    """Scale: the update is multiplied by alpha / r, or by alpha / sqrt(r) with `use_rslora`."""
+    """The update is multiplied by alpha / r, or by alpha / sqrt(r) with `use_rslora`."""
+    scale: float | None = number(None, above=0)
+    """alpha / r, in place of `alpha`: with it the strength of the update does not fall as `r` rises. Null: `alpha`."""
     dropout: float = number(0.0, least=0, below=1)
     target_modules: Any = satisfying(
         "all-linear", "'all-linear', a regular expression, or a list of module names", text_or_names
@@ -100,6 +102,11 @@ class Lora:
     init: str = choice("default", "default", "gaussian", "olora", "orthogonal", "pissa")
     """How A and B start. olora, orthogonal and pissa need `quant.method=none`: what they take out of the base would be
     quantised again, and the saved adapter would not be the model that was scored."""
+
+    @property
+    def effective_alpha(self) -> float:
+        """Return alpha, or what `scale` makes of it."""
+        return self.alpha if self.scale is None else self.scale * self.r
 
 
 @dataclass(kw_only=True, slots=True)
@@ -208,10 +215,15 @@ class Train:
     """Rows (packed ones, with `data.packing`) in one forward pass."""
     grad_accum: int = number(1, least=1)
     """Forward passes per optimizer step."""
-    tokens_per_step: int | None = number(None, least=1)
+    tokens_per_step: Any = satisfying(
+        None,
+        "null, auto or a whole number of at least 1",
+        lambda value: value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and value >= 1),
+    )
     """Supervised tokens per optimizer step, met to within one row, with as many forward passes as that takes:
     `batch_size`, `padding_free` and `data.packing` then change nothing but speed. At least as many as the longest row
-    has. Over epochs all steps take an equal share. Null: batch_size x grad_accum rows, however many tokens."""
+    has. Over epochs all steps take an equal share. auto: as many as batch_size x grad_accum rows have on average. Null:
+    that many rows, however many tokens."""
     max_grad_norm: float | None = number(1.0, above=0)
     """Gradients are scaled down to this norm; null: never."""
     gradient_checkpointing: Any = satisfying(

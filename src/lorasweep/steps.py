@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy
@@ -46,7 +46,11 @@ def build_plan(train: Train, rows: Dataset, seed: int) -> Plan | None:
     """Return the plan of a run over tokenised rows; None where the batch size decides what a step learns from."""
     if not train.tokens_per_step:
         return None
-    return plan_steps(train, rows.with_format("numpy")["supervised"][:], seed)
+    supervised = rows.with_format("numpy")["supervised"][:]
+    if train.tokens_per_step == "auto":
+        usual = round(supervised.mean() * train.batch_size * train.grad_accum)
+        train = replace(train, tokens_per_step=max(usual, int(supervised.max())))
+    return plan_steps(train, supervised, seed)
 
 
 def plan_steps(train: Train, supervised: Numbers, seed: int) -> Plan:
@@ -56,7 +60,8 @@ def plan_steps(train: Train, supervised: Numbers, seed: int) -> Plan:
     the step its middle lies in. Every step is thus within one row of its size, and the error never adds up.
     """
     longest, epoch = int(supervised.max()), int(supervised.sum())
-    if (train.tokens_per_step or 0) < longest:
+    assert train.tokens_per_step
+    if train.tokens_per_step < longest:
         allowed = f"at least {longest}, the supervised tokens of the longest row"
         raise UserError(Problem("train.tokens_per_step", train.tokens_per_step, allowed))
     total, count = _extent(train, epoch, longest)

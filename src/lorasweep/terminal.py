@@ -45,15 +45,22 @@ class Terminal:
                 "model",
                 f"{run.model.name}, {quant.method}{' double' * quant.double_quant}, {device.facts()['precision']}",
             ),
-            ("adapter", f"r {run.lora.r}, alpha {run.lora.alpha:g}, {trainable:,} of {total:,} parameters"),
+            ("adapter", f"r {run.lora.r}, alpha {run.lora.effective_alpha:g}, {trainable:,} of {total:,} parameters"),
             ("optimizer", f"{optim.name}, lr {optim.lr:g} {scheduler.name}, {trainer.args.max_steps} steps"),
             ("device", f"{device.name}, {device.memory_gib:.0f} GiB"),
             *((name, _counted(split.counts)) for name, split in splits.items()),
             ("folder", os.path.relpath(folder)),
         ]
         if plan:
-            asked = run.train.tokens_per_step
-            rows.insert(3, ("tokens/step", f"{plan.tokens_per_step:,.0f} supervised (asked {asked:,})"))
+            given = run.train.tokens_per_step
+            asked = given if given == "auto" else f"{given:,}"
+            rows.insert(
+                3,
+                (
+                    "tokens/step",
+                    f"{plan.tokens_per_step:,.0f} supervised (asked {asked})",
+                ),
+            )
         if scheduler.name == "constant" and scheduler.warmup:
             self.say(
                 f"scheduler.warmup={scheduler.warmup:g} has no effect: constant has none, constant_with_warmup has"

@@ -47,7 +47,7 @@ def _environment_variable(name: str, default: Any = MISSING) -> Any:
 def check_command_line(conf: Path, arguments: Sequence[str] | None = None) -> schema.Run | None:
     """Check a command line whole; print every problem and exit with 2, or return the run it describes.
 
-    None where Hydra is asked for something else than a run: help, information, completion, the config itself.
+    None where Hydra is asked for something else than a run: help, information, completion, the config itself, a study.
     """
     register()
     line = CommandLine.of(sys.argv[1:] if arguments is None else arguments)
@@ -55,7 +55,7 @@ def check_command_line(conf: Path, arguments: Sequence[str] | None = None) -> sc
         return None
     with user_errors():
         run = checked_run(conf, line)
-    return None if line.shows_config else run
+    return None if line.shows_config or line.multirun else run
 
 
 def to_run(config: DictConfig) -> schema.Run:

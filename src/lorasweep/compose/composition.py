@@ -27,15 +27,17 @@ from yaml import YAMLError
 
 from lorasweep import schema
 from lorasweep.compose.command_line import CommandLine
+from lorasweep.compose.study import read_search, tried_values, value_at
 from lorasweep.conflicts import conflicts
 from lorasweep.local_files import local_files
 from lorasweep.record import adapter_folder
 from lorasweep.rules import MISSING, Problem, UserError, build, check, nearest
+from lorasweep.study import comparability
 
 CODE_KEYS = {"_target_", "_partial_", "_args_", "_recursive_", "_convert_"}
 STUDY_KEYS = ("study", "space", "strategy")
 OPEN_HYDRA_KEYS = re.compile(
-    r"hydra\.(run\.dir|sweep\.(dir|subdir)|sweeper\.params|verbose|searchpath|mode|overrides|runtime"
+    r"hydra\.(run\.dir|sweep\.(dir|subdir)|sweeper\.(?!_)\w+|verbose|searchpath|mode|overrides|runtime"
     r"|job\.(name|override_dirname|num|id|config_name))(\.|$)"
 )
 """What a config may change of Hydra itself; much of the rest names code to run, such as callbacks and launchers."""
@@ -100,8 +102,26 @@ class Composition:
         found += [problem for problem in conflicts(self.run) if problem.key not in {p.key for p in found}]
         found += _missing_files(self.run.data, self.run.model)
         found += _hydra_problems(OmegaConf.to_container(composed.hydra, resolve=False), untouched)
+        found += self._study_problems(composed, values)
         found += _folder_problems(folder, self.line.multirun)
         return problems + [self._with_source(problem) for problem in found]
+
+    def _study_problems(self, composed: Any, values: Mapping[str, Any]) -> Iterator[Problem]:
+        """Yield what is wrong with the study that is asked for: its settings, its space, or that it is no study."""
+        sweeper, choices = _plain(composed.hydra.sweeper), _plain(composed.hydra.runtime.choices)
+        if not self.line.multirun:
+            if self.run.study is not None:
+                yield Problem("study", self.run.study, "only for studies: python train.py -m …")
+            return
+        sweeps = [item for item in self.line.overrides if not item.key_or_group.startswith("hydra")]
+        self.search = read_search(sweeper, sweeps, set(choices), lambda key: value_at(key, values, choices))
+        yield from self.search.problems
+        written = {item.key_or_group for item in sweeps}  # and checked already
+        for dimension in self.search.space:
+            for value in tried_values(dimension) if dimension.key not in written else ():
+                for problem in self._value_problems(dimension.key, value):
+                    yield replace(problem, source=f"hydra.sweeper.params.{dimension.key}")
+        yield from comparability.problems(self.search.space, self.run)
 
     def compose_strictly(self) -> list[Problem]:
         """Compose as Hydra will, with the typed schema: the net under the checks."""

@@ -1,0 +1,189 @@
+"""From a command line with -m to a study: its settings, its space, and how a point becomes a run."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from lorasweep.compose.spaces import as_overrides, read_params, read_sweep
+from lorasweep.conflicts import conflicts
+from lorasweep.rules import MISSING, Problem, UserError, build, check
+from lorasweep.schema import Run
+from lorasweep.study import settings as study_settings
+from lorasweep.study.canonical import config_key
+from lorasweep.study.definition import Composed, Definition
+from lorasweep.study.settings import Settings
+from lorasweep.study.space import Choice, Dimension, Interval, Point, Space
+
+SWEEPER = "hydra.sweeper"
+
+
+@dataclass(frozen=True)
+class Search:
+    """What a study searches and how, as far as a command line says it."""
+
+    settings: Settings
+    space: Space
+    problems: list[Problem] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+    """Keys of the space that the command line fixes."""
+
+
+def read_search(
+    sweeper: Mapping[str, Any],
+    overrides: Iterable[Override],
+    groups: set[str],
+    value_of: Callable[[str], Any],
+) -> Search:
+    """Read `hydra.sweeper` and the swept overrides of a command line.
+
+    `groups` are the names of config groups, `value_of` tells the value a key or group has in the config.
+    """
+    given = {name: value for name, value in sweeper.items() if not name.startswith("_")}
+    problems = list(check(given, Settings, f"{SWEEPER}."))
+    settings = build(given, Settings, {problem.key for problem in problems}, f"{SWEEPER}.")
+    problems += study_settings.conflicts(settings)
+    dimensions, unread = read_params(settings.params, groups)
+    problems += unread
+    swept: dict[str, Dimension] = {}
+    fixed: set[str] = set()
+    for override in overrides:
+        key = override.key_or_group
+        twice = key in fixed or key in swept
+        if not override.is_sweep_override():
+            fixed.add(key)
+        else:
+            try:
+                swept[key] = read_sweep(override, key in groups)
+            except UserError as error:
+                problems += error.problems
+        if twice and key in fixed and key in swept:
+            allowed = "a value or several, not both: it is on the command line twice"
+            problems.append(Problem(key, override.get_value_string(), allowed))
+    kept = [item for item in dimensions if item.key not in fixed and item.key not in swept]
+    left_out = [item.key for item in dimensions if item.key in fixed]
+    only_if, odd = _conditions(settings.only_if)
+    known = {item.key for item in dimensions} | swept.keys()
+    only_if = {key: asked for key, asked in only_if.items() if key in known and key not in fixed}
+    space = Space(
+        (*kept, *swept.values()),
+        only_if,
+        {key: value_of(key) for key in _asked_about([*kept, *swept.values()], only_if)},
+    )
+    return Search(settings, space, [*problems, *odd, *space.problems()], left_out)
+
+
+def _conditions(given: Mapping[str, Any]) -> tuple[dict[str, dict[str, tuple[Any, ...]]], list[Problem]]:
+    read: dict[str, dict[str, tuple[Any, ...]]] = {}
+    problems = []
+    for key, asked in given.items():
+        if isinstance(asked, Mapping):
+            read[key] = {name: tuple(item) if isinstance(item, list) else (item,) for name, item in asked.items()}
+        else:
+            allowed = "keys with the values they must have: {scheduler: [linear, cosine]}"
+            problems.append(Problem(f"{SWEEPER}.only_if.{key}", asked, allowed))
+    return read, problems
+
+
+def _asked_about(dimensions: list[Dimension], only_if: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    return [*(item.key for item in dimensions), *(other for asked in only_if.values() for other in asked)]
+
+
+def tried_values(dimension: Dimension) -> list[Any]:
+    """Return values that show whether an option takes what a dimension offers: all of a choice, ends of an interval."""
+    if isinstance(dimension, Choice):
+        return list(dimension.options)
+    assert isinstance(dimension, Interval)
+    return [dimension.low, dimension.high] if not dimension.is_int else [int(dimension.low), int(dimension.high)]
+
+
+class Composer:
+    """Makes points into configs as Hydra would, an order of magnitude faster.
+
+    Hydra composes once for every choice of groups; the values of a point, which Hydra applies last, are set in a copy.
+    """
+
+    def __init__(self, loader: ConfigLoader, master: DictConfig, overrides: list[str], groups: set[str]) -> None:
+        self.loader, self.master, self.groups = loader, master, groups
+        parsed = OverridesParser.create().parse_overrides(overrides)
+        self.fixed = [str(item.input_line) for item in parsed if not item.is_sweep_override()]
+        self.name: str | None = None
+        self._bases: dict[tuple[str, ...], DictConfig] = {}
+
+    def __call__(self, point: Point) -> Composed:
+        """Return the config of a point; UserError if its values contradict each other."""
+        chosen = as_overrides({key: value for key, value in point.items() if key in self.groups})
+        config = copy.deepcopy(self._base(tuple(chosen)))
+        with open_dict(config):
+            for key, value in point.items():
+                if key not in self.groups:
+                    OmegaConf.update(config, key, value, merge=False)
+        run = OmegaConf.to_object(config)
+        assert isinstance(run, Run)
+        run.study = self.name or run.study
+        if problems := [*check(asdict(run), Run), *conflicts(run)]:
+            raise UserError(problems)
+        return Composed(asdict(run), [*self.fixed, *as_overrides(point)], config_key(run))
+
+    def _base(self, chosen: tuple[str, ...]) -> DictConfig:
+        if chosen not in self._bases:
+            try:
+                composed = self.loader.load_sweep_config(self.master, [*self.fixed, *chosen])
+            except (HydraException, OmegaConfBaseException) as error:
+                raise UserError(Problem("config", MISSING, str(error).splitlines()[0])) from None
+            with open_dict(composed):
+                del composed["hydra"]
+            self._bases[chosen] = composed
+        return self._bases[chosen]
+
+
+def start(settings: Settings, loader: ConfigLoader, master: DictConfig, arguments: list[str]) -> None:
+    """Run the study that Hydra has composed; exit with what its end means."""
+    from rich.console import Console
+
+    from lorasweep.compose import user_errors
+    from lorasweep.study.session import run_session
+    from lorasweep.study.view import Lines
+
+    with user_errors():
+        definition = define(asdict(settings), loader, master, arguments)
+        reason = run_session(definition, Lines(Console()))
+    if reason:
+        raise SystemExit(130 if reason == "interrupted" else 1)
+
+
+def define(sweeper: Mapping[str, Any], loader: ConfigLoader, master: DictConfig, arguments: list[str]) -> Definition:
+    """Return the study that a composed master config and its overrides describe."""
+    choices = OmegaConf.to_container(master.hydra.runtime.choices)
+    assert isinstance(choices, dict)
+    groups = {str(name) for name in choices}
+    overrides = OverridesParser.create().parse_overrides(arguments)
+    values = OmegaConf.to_container(master)
+    assert isinstance(values, dict)
+    search = read_search(sweeper, overrides, groups, lambda key: value_at(key, values, choices))
+    if search.problems:
+        raise UserError(search.problems)
+    composer = Composer(loader, master, arguments, groups)
+    folder = Path(str(master.hydra.sweep.dir)).absolute()
+    composer.name = folder.name
+    return Definition(folder.name, folder, search.settings, search.space, composer)
+
+
+def value_at(key: str, values: Mapping[Any, Any], choices: Mapping[Any, Any]) -> Any:
+    """Return what a group or a dotted key is in a composed config; None if it is not there."""
+    if key in choices:
+        return choices[key]
+    found: Any = values
+    for part in key.split("."):
+        found = found.get(part) if isinstance(found, Mapping) else None
+    return found

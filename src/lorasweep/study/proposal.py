@@ -1,0 +1,87 @@
+"""What to try next: a pure function of the trials so far, so that a study goes on after a crash as it would have."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Iterator, Sequence
+
+import optuna
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.exceptions import ExperimentalWarning
+from optuna.pruners import BasePruner, MedianPruner, SuccessiveHalvingPruner
+from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from lorasweep.rules import Problem, UserError
+from lorasweep.study.settings import Direction, Settings
+from lorasweep.study.space import Dimension, Point, Space
+from lorasweep.study.store import decoded, distribution
+
+MOST_REPEATS = 100
+"""Proposals in a row that were tried before, after which what is left of a countable space is gone through in order."""
+
+
+def proposals(
+    settings: Settings, space: Space, trials: Sequence[FrozenTrial], directions: Sequence[Direction]
+) -> Iterator[Point]:
+    """Yield points for the next trial, the most wanted first; which of them were tried is for the caller to know.
+
+    Every call seeds the sampler anew, by the study's seed and the number of the next trial: there is no state to lose.
+    """
+    if settings.sampler != "grid":
+        past = [trial for trial in trials if trial.state != TrialState.FAIL]
+        for attempt in range(MOST_REPEATS):
+            seed = hashlib.blake2b(f"{settings.seed} {len(trials)} {attempt}".encode(), digest_size=4).digest()
+            yield _sampled(_sampler(settings, space, int.from_bytes(seed, "big")), space, past, directions)
+    if space.size() is not None:
+        yield from space.points()
+
+
+def build_pruner(settings: Settings, budget: int) -> BasePruner | None:
+    """Return the pruner over trials of `budget` supervised tokens; None where nothing is pruned."""
+    first = max(1, round(settings.prune_after * budget))
+    if settings.pruner == "median":
+        return MedianPruner(n_startup_trials=4, n_warmup_steps=first - 1)
+    if settings.pruner == "asha":
+        return SuccessiveHalvingPruner(min_resource=first, reduction_factor=settings.reduction_factor)
+    return None
+
+
+def check_sampler(settings: Settings) -> None:
+    """Raise if the sampler does not take its arguments."""
+    try:
+        _sampler(settings, Space(()), 0)
+    except (TypeError, ValueError) as error:
+        allowed = f"arguments of Optuna's TPESampler: {error}"
+        raise UserError(Problem("hydra.sweeper.sampler_kwargs", settings.sampler_kwargs, allowed)) from None
+
+
+def _sampler(settings: Settings, space: Space, seed: int) -> BaseSampler:
+    if settings.sampler == "random":
+        return RandomSampler(seed=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        # groups: keys that vary under the same conditions are sampled together
+        return TPESampler(seed=seed, group=bool(space.only_if), **settings.sampler_kwargs)
+
+
+def _sampled(sampler: BaseSampler, space: Space, past: Sequence[FrozenTrial], directions: Sequence[Direction]) -> Point:
+    """Ask a sampler on a copy of the study in memory; running trials are in it, and count as bad for now."""
+    mirror = optuna.create_study(directions=list(directions), sampler=sampler)
+    mirror.add_trials(past)
+    trial, point = mirror.ask(), Point()
+    for dimension in space:
+        if space.varies(dimension.key, point):
+            point[dimension.key] = decoded(dimension, _suggested(trial, dimension))
+    return point
+
+
+def _suggested(trial: Trial, dimension: Dimension) -> object:
+    key, known = dimension.key, distribution(dimension)
+    if isinstance(known, CategoricalDistribution):
+        return trial.suggest_categorical(key, known.choices)
+    if isinstance(known, IntDistribution):
+        return trial.suggest_int(key, known.low, known.high, step=known.step, log=known.log)
+    assert isinstance(known, FloatDistribution)
+    return trial.suggest_float(key, known.low, known.high, step=known.step, log=known.log)

@@ -1,0 +1,123 @@
+"""One session of a study: its folder and database are taken, what could go wrong is checked, trials are run."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from lorasweep.record import write_json
+from lorasweep.rules import Problem, UserError
+from lorasweep.study.controller import SECONDS_TO_DIE, CannotStart, Controller
+from lorasweep.study.definition import Definition, check_unchanged
+from lorasweep.study.proposal import check_sampler
+from lorasweep.study.slots import Slot, build_slots
+from lorasweep.study.store import Store, local_url
+from lorasweep.study.view import View
+
+LOCK, OWNER = ".lock", "controller.json"
+
+
+def run_session(definition: Definition, view: View) -> str | None:
+    """Run a study up to its total; return why it ended before, None if it is done.
+
+    Raises UserError before the first trial for everything that the user can mend; what was there stays as it was.
+    """
+    check_sampler(definition.settings)
+    with _claimed(definition.folder):
+        url = definition.settings.storage or local_url(definition.folder / "study.db")
+        store = Store(url, definition.name, definition.directions(), definition.space)
+        is_new = not store.attributes
+        try:
+            _check_definition(definition, store)
+            slots = build_slots(definition.settings.slots, definition.objective, definition.folder / "workers")
+            facts = _checked(definition, slots[0])
+            _check_facts(definition, store, facts)
+            return Controller(definition, store, slots, view).run()
+        except UserError:
+            if is_new and not store.trials():
+                store.remove()
+            raise
+        finally:
+            store.close()
+
+
+@contextmanager
+def _claimed(folder: Path) -> Iterator[None]:
+    """Hold a study's folder against other controllers; if it is new and nothing came of it, remove it again."""
+    try:
+        is_new = not folder.exists()
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        allowed = f"a folder that can be written ({error.strerror})"
+        raise UserError(Problem("hydra.sweep.dir", str(folder), allowed)) from None
+    lock = FileLock(folder / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        allowed = f"a study that nothing else runs now{_owner(folder)}; lorasweep stop {folder} ends it"
+        raise UserError(Problem("study", folder.name, allowed)) from None
+    try:
+        write_json(folder / OWNER, {"pid": os.getpid(), "host": socket.gethostname()})
+        yield
+    except UserError:
+        if is_new and not (folder / "study.db").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+    finally:
+        (folder / OWNER).unlink(missing_ok=True)
+        lock.release()
+
+
+def _owner(folder: Path) -> str:
+    try:
+        owner = json.loads((folder / OWNER).read_text())
+    except (OSError, ValueError):
+        return ""
+    return f"; process {owner['pid']} on {owner['host']} does"
+
+
+def _check_definition(definition: Definition, store: Store) -> None:
+    now = json.loads(json.dumps(definition.lasting()))
+    before = store.attributes.get("definition")
+    if before is None:
+        store.keep("definition", now)
+    else:
+        check_unchanged(definition.name, before, now)
+
+
+def _check_facts(definition: Definition, store: Store, facts: Mapping[str, Any]) -> None:
+    before = store.attributes.get("facts")
+    if before is None:
+        store.keep("facts", dict(facts))
+    else:
+        check_unchanged(definition.name, before, facts)
+
+
+def _checked(definition: Definition, slot: Slot) -> Mapping[str, Any]:
+    """Have a worker look at the configs before any is trained; return what it knows of data and model."""
+    slot.start()
+    assert slot.channel
+    runs = [definition.compose(point).run for point in definition.samples()]
+    slot.send({"do": "check", "runs": runs})
+    for message in slot.channel.messages():
+        if message["event"] == "ready":
+            slot.ready = True
+        elif "broken" in message:
+            slot.end(SECONDS_TO_DIE)
+            raise RuntimeError(message["broken"])
+        elif message["problems"]:
+            slot.end(SECONDS_TO_DIE)
+            raise UserError(Problem(**problem) for problem in message["problems"])
+        else:
+            facts: Mapping[str, Any] = message["facts"]
+            return facts
+    code = slot.end(SECONDS_TO_DIE)
+    raise CannotStart(f"workers end before they begin (exit code {code}); see {slot.log}")

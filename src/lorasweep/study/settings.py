@@ -1,0 +1,85 @@
+"""Every option of a study, which lives under hydra.sweeper: default, type, what is allowed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from lorasweep.rules import Problem, choice, number, satisfying
+
+SAMPLERS = ("grid", "random", "tpe")
+PRUNERS = ("none", "median", "asha")
+Direction = Literal["minimize", "maximize"]
+
+
+@dataclass(kw_only=True, slots=True)
+class Settings:
+    """How a study searches; what it searches is in `params`."""
+
+    sampler: str = choice("grid", *SAMPLERS)
+    """grid: every combination once. random, tpe: `n_trials` of them, tpe learning from those before."""
+    sampler_kwargs: dict[str, Any] = field(default_factory=dict)
+    """Arguments of Optuna's TPESampler, such as n_startup_trials."""
+    seed: int = number(0, least=0)
+    """Decides what is sampled; training has seeds of its own (train.seed), the same in every trial."""
+    n_trials: int | None = number(None, least=1)
+    """Trials in the study at its end, those of earlier sessions among them: run again, it goes on up to this total
+    (Optuna's own sweeper adds as many). Null: every point of the grid."""
+    params: dict[str, Any] = field(default_factory=dict)
+    """What varies, as Hydra writes sweeps: `lora.r: 8,16,64`, `optim.lr: tag(log, interval(1e-5, 1e-3))`."""
+    only_if: dict[str, Any] = field(default_factory=dict)
+    """When a key varies at all: `scheduler.warmup: {scheduler.name: [linear, cosine]}`. Otherwise it stays as it is."""
+    baseline: bool = False
+    """Whether trial 0 is the config as it stands, before anything is varied."""
+    enqueue: list[Any] = field(default_factory=list)
+    """Points to try first: a list of `{lora.r: 64, lora.alpha: 16}`; keys left out stay as the config has them."""
+    objectives: list[str] = satisfying(
+        lambda: ["objective"],
+        "a list of numbers in a trial's summary.json, such as objective, memory/peak_gib, train/seconds",
+        lambda value: bool(value) and len(set(value)) == len(value),
+    )
+    """What is optimised; of several, the Pareto front is found."""
+    direction: Any = satisfying(
+        None,
+        "null, minimize or maximize, or a list of them, one per objective",
+        lambda value: all(item in ("minimize", "maximize") for item in (value if isinstance(value, list) else [value])),
+    )
+    """Null: losses, memory and seconds down, scores of answers and tokens per second up."""
+    pruner: str = choice("none", *PRUNERS)
+    """What ends trials early at their evaluations: median, those worse than the median of the others there; asha,
+    all but the best 1 / `reduction_factor` at every rung (asynchronous successive halving)."""
+    prune_after: float = number(0.25, above=0, most=1)
+    """Share of a trial's supervised tokens before which it is left alone; the first rung of asha."""
+    reduction_factor: int = number(3, least=2)
+    slots: int | None = number(None, least=1)
+    """Trials at the same time. Null: one per visible GPU, one without any."""
+    fresh_process: bool = False
+    """Whether every trial gets a process of its own instead of a warm worker that keeps the base."""
+    storage: str | None = None
+    """Where Optuna keeps the study. Null: study.db in the study's folder."""
+    max_failures: int | None = number(5, least=1)
+    """Failed trials in a row that end the study. Null: no number does."""
+    max_retries: int = number(2, least=0)
+    """How often a trial whose process was killed is started again before it counts as failed."""
+    timeout: float | None = number(None, above=0)
+    """Seconds after which no trial is started any more, in this session."""
+    trial_timeout: float | None = number(None, above=0)
+    """Seconds a trial may take."""
+    hang_timeout: float | None = number(1800.0, above=0)
+    """Seconds without a step or another sign of life after which a trial counts as hung."""
+    keep_adapters: int | None = number(5, least=0)
+    """Adapters that stay on disk: those of the best trials. Null: all."""
+
+
+def conflicts(settings: Settings) -> Iterator[Problem]:
+    """Yield what is wrong between settings that are each right."""
+    several = len(settings.objectives) > 1
+    if settings.sampler != "grid" and settings.n_trials is None:
+        yield Problem("hydra.sweeper.n_trials", None, f"a number: nothing else ends a {settings.sampler} search")
+    if isinstance(settings.direction, list) and len(settings.direction) != len(settings.objectives):
+        yield Problem("hydra.sweeper.direction", settings.direction, "as many as hydra.sweeper.objectives")
+    if several and settings.pruner != "none":
+        yield Problem("hydra.sweeper.pruner", settings.pruner, "none: with several objectives no trial is worse early")
+    if settings.sampler_kwargs and settings.sampler != "tpe":
+        yield Problem("hydra.sweeper.sampler_kwargs", settings.sampler_kwargs, "empty: only tpe has arguments")

@@ -1,0 +1,108 @@
+"""The processes that trials run in: started, spoken to, and ended with everything they have started."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lorasweep.study.channel import Channel, Message
+
+SECONDS_TO_DUMP_STACKS = 1.0
+
+
+def visible_gpus(environment: Mapping[str, str] = os.environ) -> list[str]:
+    """Return the GPUs that a study may use, without opening any of them."""
+    given = environment.get("CUDA_VISIBLE_DEVICES")
+    if given is not None:
+        return [name.strip() for name in given.split(",") if name.strip() and name.strip() != "-1"]
+    return [str(index) for index, _ in enumerate(Path("/proc/driver/nvidia/gpus").glob("*"))]
+
+
+@dataclass
+class Slot:
+    """A place for one trial at a time, and the worker that is in it."""
+
+    index: int
+    log: Path
+    objective: str
+    gpu: str | None = None
+    threads: int | None = None
+    process: subprocess.Popen[bytes] | None = None
+    channel: Channel | None = None
+    ready: bool = False
+    heard: float = field(default_factory=time.monotonic)
+    """When the worker was last heard of."""
+
+    def start(self) -> None:
+        """Start a worker in a process group of its own."""
+        ours, theirs = socket.socketpair()
+        command = [sys.executable, "-m", "lorasweep.study.worker", str(theirs.fileno()), self.objective]
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        with open(self.log, "ab") as log:
+            self.process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=[theirs.fileno()],
+                process_group=0,
+                env=self._environment(),
+            )
+        theirs.close()
+        self.channel, self.ready, self.heard = Channel(ours), False, time.monotonic()
+
+    def send(self, message: Message) -> None:
+        """Tell the worker something; that it is gone is noticed where it is listened to."""
+        assert self.channel
+        with suppress(OSError):
+            self.channel.send(message)
+
+    def dump_stacks(self) -> None:
+        """Have the worker write where each of its threads is into its log."""
+        assert self.process
+        with suppress(ProcessLookupError):
+            self.process.send_signal(signal.SIGUSR1)
+        time.sleep(SECONDS_TO_DUMP_STACKS)
+
+    def end(self, patience: float = 0.0) -> int:
+        """End the worker and all it has started; return its exit code, negative for a signal.
+
+        `patience`: seconds for a worker that is about to end by itself.
+        """
+        assert self.process
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(patience)
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        code = self.process.wait()
+        if self.channel:
+            self.channel.close()
+        self.process, self.channel, self.ready = None, None, False
+        return code
+
+    def _environment(self) -> dict[str, str]:
+        environment = dict(os.environ)
+        if self.gpu is not None:
+            environment["CUDA_VISIBLE_DEVICES"] = self.gpu
+        if self.threads:
+            environment.setdefault("OMP_NUM_THREADS", str(self.threads))
+        return environment
+
+
+def build_slots(count: int | None, objective: str, folder: Path) -> list[Slot]:
+    """Return the slots of a study: one per visible GPU unless a number is given, then shared evenly."""
+    gpus = visible_gpus()
+    count = count or max(1, len(gpus))
+    threads = max(1, (os.cpu_count() or 1) // count) if count > 1 else None
+    return [
+        Slot(index, folder / f"slot-{index}.log", objective, gpus[index % len(gpus)] if gpus else None, threads)
+        for index in range(count)
+    ]

@@ -1,0 +1,168 @@
+"""What a study varies: keys with the values they may take, and when they vary at all."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from lorasweep.rules import Problem
+
+Point = dict[str, Any]
+"""Values by key; what is not in it stays as the config has it."""
+DIGITS = 4
+"""Significant digits of a sampled number: enough for any knob, few enough to be read and typed."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A key that takes one of some values; of a config group they are names of its files."""
+
+    key: str
+    options: tuple[Any, ...]
+    is_group: bool = False
+
+    def values(self) -> tuple[Any, ...] | None:
+        """Return every value."""
+        return self.options
+
+    def holds(self, value: Any) -> bool:
+        """Tell whether a value is one of them; 1 is neither 1.0 nor true."""
+        return any(type(value) is type(option) and value == option for option in self.options)
+
+    def problem(self) -> str | None:
+        """Return what is wrong with it."""
+        twice = [one for one, other in itertools.combinations(self.options, 2) if one == other]
+        return f"values that differ; {twice[0]!r} is there twice" if twice else None
+
+    def words(self) -> str:
+        """Describe it in a line."""
+        return ", ".join("null" if value is None else str(value) for value in self.options)
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A key that takes a number between two, both of which belong to it."""
+
+    key: str
+    low: float
+    high: float
+    step: float | None = None
+    log: bool = False
+    is_int: bool = False
+    is_group: bool = False
+
+    def values(self) -> tuple[Any, ...] | None:
+        """Return every value; None if there are too many to count."""
+        if self.step is None and not self.is_int:
+            return None
+        step = self.step or 1
+        count = 1 + math.floor((self.high - self.low) / step + 1e-9)
+        values = (self.low + index * step for index in range(count))
+        return tuple(int(value) if self.is_int else self.rounded(value) for value in values)
+
+    def holds(self, value: Any) -> bool:
+        """Tell whether a value lies in it."""
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return False
+        values = self.values()
+        return value in values if values else self.low <= value <= self.high
+
+    def rounded(self, value: float) -> float:
+        """Return a number near `value` that is short to write and lies in the interval."""
+        return min(max(float(f"{value:.{DIGITS}g}"), self.low), self.high)
+
+    def problem(self) -> str | None:
+        """Return what is wrong with it."""
+        if self.low > self.high:
+            return f"a low end below its high end; {self.low:g} is above {self.high:g}"
+        if self.log and self.low <= 0:
+            return f"numbers above 0 for a logarithmic scale; it begins at {self.low:g}"
+        return None
+
+    def words(self) -> str:
+        """Describe it in a line."""
+        scale = ", logarithmic" if self.log else f", step {self.step:g}" if self.step else ""
+        return f"{self.low:g} to {self.high:g}{', whole' if self.is_int and not self.step else ''}{scale}"
+
+
+Dimension = Choice | Interval
+
+
+@dataclass(frozen=True)
+class Space:
+    """Dimensions, in order, and the conditions under which some of them vary."""
+
+    dimensions: tuple[Dimension, ...]
+    only_if: Mapping[str, Mapping[str, tuple[Any, ...]]] = field(default_factory=dict)
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    """The values that the config has, by key and by group, of every key here and in the conditions."""
+
+    def __post_init__(self) -> None:
+        # A key is decided after those its condition asks about.
+        ordered = sorted(self.dimensions, key=lambda item: self._depth(item.key, ()))
+        object.__setattr__(self, "dimensions", tuple(ordered))
+
+    def __iter__(self) -> Iterator[Dimension]:
+        return iter(self.dimensions)
+
+    def varies(self, key: str, chosen: Point) -> bool:
+        """Tell whether a key varies, given what has been chosen before it."""
+        conditions = self.only_if.get(key, {})
+        return all(chosen.get(other, self.fixed.get(other)) in values for other, values in conditions.items())
+
+    def points(self) -> Iterator[Point]:
+        """Return every combination, the last key changing fastest; each value must be countable."""
+        return self._points(0, {})
+
+    def size(self) -> int | None:
+        """Return the number of combinations; None if there are too many to count."""
+        counts = [dimension.values() for dimension in self.dimensions]
+        if any(values is None for values in counts):
+            return None
+        if self.only_if:
+            return sum(1 for _ in self.points())
+        return math.prod(len(values) for values in counts if values is not None)
+
+    def baseline(self) -> Point:
+        """Return the values that the config itself has for what varies."""
+        point: Point = {}
+        for dimension in self.dimensions:
+            if self.varies(dimension.key, point):
+                point[dimension.key] = self.fixed.get(dimension.key)
+        return point
+
+    def problems(self) -> Iterator[Problem]:
+        """Yield what is wrong with it, other than values that no option takes."""
+        keys = [dimension.key for dimension in self.dimensions]
+        for dimension in self.dimensions:
+            if words := dimension.problem():
+                yield Problem(f"hydra.sweeper.params.{dimension.key}", dimension.words(), words)
+        for key, conditions in self.only_if.items():
+            for other in conditions:
+                if other not in keys and other not in self.fixed:
+                    allowed = f"a key or group of the config; {key} cannot depend on it"
+                    yield Problem(f"hydra.sweeper.only_if.{key}", other, allowed)
+                elif "." in other and other.partition(".")[0] in keys:
+                    allowed = f"{other.partition('.')[0]}, the group that varies, with names of its files"
+                    yield Problem(f"hydra.sweeper.only_if.{key}", other, allowed)
+
+    def _points(self, index: int, chosen: Point) -> Iterator[Point]:
+        if index == len(self.dimensions):
+            yield dict(chosen)
+            return
+        dimension = self.dimensions[index]
+        if not self.varies(dimension.key, chosen):
+            yield from self._points(index + 1, chosen)
+            return
+        values = dimension.values()
+        assert values is not None
+        for value in values:
+            yield from self._points(index + 1, {**chosen, dimension.key: value})
+
+    def _depth(self, key: str, above: tuple[str, ...]) -> int:
+        """Return how many conditions stand before a key; conditions in a circle count as none."""
+        others = [other for other in self.only_if.get(key, {}) if other not in above]
+        return max((1 + self._depth(other, (*above, key)) for other in others), default=0)

@@ -1,0 +1,202 @@
+"""A study in Optuna's storage, opened by its controller alone. Nothing else here knows how trials are kept."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.storages import RDBStorage, get_storage
+from optuna.trial import FrozenTrial, TrialState, create_trial
+from sqlalchemy.exc import DatabaseError
+
+from lorasweep.rules import Problem, UserError
+from lorasweep.study.outcomes import State
+from lorasweep.study.settings import Direction
+from lorasweep.study.space import Choice, Dimension, Point, Space
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+OPTUNA_STATES = {
+    State.COMPLETE: TrialState.COMPLETE,
+    State.PRUNED: TrialState.PRUNED,
+    # with a violated constraint, which the samplers keep away from; a failed trial they would ignore
+    State.OUT_OF_MEMORY: TrialState.PRUNED,
+    State.DIVERGED: TrialState.PRUNED,
+    State.REFUSED: TrialState.PRUNED,
+    State.FAILED: TrialState.FAIL,
+    State.HUNG: TrialState.FAIL,
+}
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A trial as it is kept."""
+
+    number: int
+    state: State
+    point: Point
+    key: str
+    """What the trial trains, hashed: equal keys are equal configs, however they were written."""
+    kind: str
+    """baseline, enqueued or sampled."""
+    values: list[float] | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+    """What its summary.json says."""
+    reason: str | None = None
+    deaths: int = 0
+    """How often its process was killed."""
+    started: datetime | None = None
+    ended: datetime | None = None
+
+    @property
+    def value(self) -> float | None:
+        """Return the first objective of a complete trial."""
+        return self.values[0] if self.values and self.state is State.COMPLETE else None
+
+
+class Store:
+    """Reads and writes the trials of one study."""
+
+    def __init__(self, url: str, name: str, directions: Sequence[Direction], space: Space) -> None:
+        self.space = space
+        try:
+            self.storage = get_storage(url)
+            self.study = optuna.create_study(
+                study_name=name, storage=self.storage, directions=list(directions), load_if_exists=True
+            )
+        except DatabaseError as error:
+            allowed = f"a database that can be read and written: {str(error.orig).splitlines()[0]}"
+            raise UserError(Problem("hydra.sweeper.storage", url, allowed)) from None
+        self.id = self.study._study_id
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """Return what is kept about the study as a whole."""
+        return self.study.user_attrs
+
+    def keep(self, name: str, value: Any) -> None:
+        """Keep something about the study as a whole."""
+        self.study.set_user_attr(name, value)
+
+    def trials(self) -> list[Trial]:
+        """Return every trial, in the order of their numbers."""
+        return [_trial(frozen) for frozen in self.frozen()]
+
+    def trial(self, number: int) -> Trial:
+        """Return one trial."""
+        return _trial(self.storage.get_trial(self._id_of(number)))
+
+    def frozen(self) -> list[FrozenTrial]:
+        """Return every trial as Optuna has it."""
+        return sorted(self.storage.get_all_trials(self.id, deepcopy=False), key=lambda trial: trial.number)
+
+    def create(self, point: Point, key: str, kind: str) -> int:
+        """Begin a trial; return its number."""
+        known = distributions(self.space)
+        inside = {
+            dimension.key: encoded(dimension, point[dimension.key])
+            for dimension in self.space
+            if dimension.key in point and dimension.holds(point[dimension.key])
+        }
+        attributes = {"state": State.RUNNING.value, "point": point, "key": key, "kind": kind}
+        template = create_trial(
+            state=TrialState.RUNNING,
+            params=inside,
+            distributions={name: known[name] for name in inside},
+            user_attrs=attributes,
+        )
+        return self.storage.get_trial_number_from_id(self.storage.create_new_trial(self.id, template_trial=template))
+
+    def note(self, number: int, **facts: Any) -> None:
+        """Keep something about a trial that runs."""
+        for name, value in facts.items():
+            self.storage.set_trial_user_attr(self._id_of(number), name, value)
+
+    def report(self, number: int, tokens: int, value: float) -> None:
+        """Keep the objective of a trial after so many supervised tokens."""
+        frozen = self.storage.get_trial(self._id_of(number))
+        if tokens not in frozen.intermediate_values:  # as it is where a trial is taken up again
+            self.storage.set_trial_intermediate_value(frozen._trial_id, tokens, value)
+
+    def is_worse(self, number: int, pruner: optuna.pruners.BasePruner) -> bool:
+        """Ask a pruner about a trial that has just reported."""
+        return pruner.prune(self.study, self.storage.get_trial(self._id_of(number)))
+
+    def finish(self, number: int, state: State, values: list[float] | None, facts: Mapping[str, Any]) -> None:
+        """End a trial for good."""
+        trial_id = self._id_of(number)
+        self.note(number, state=state.value, **facts)
+        if state.is_infeasible:
+            self.storage.set_trial_system_attr(trial_id, f"constraints:{state.value}", 1.0)
+        kept = values if state in (State.COMPLETE, State.PRUNED) else None
+        self.storage.set_trial_state_values(trial_id, OPTUNA_STATES[state], kept)
+
+    def remove(self) -> None:
+        """Remove the study, of which nothing has been trained."""
+        optuna.delete_study(study_name=self.study.study_name, storage=self.storage)
+
+    def close(self) -> None:
+        """Let go of the database."""
+        backend = getattr(self.storage, "_backend", self.storage)
+        if isinstance(backend, RDBStorage):
+            backend.remove_session()
+            backend.engine.dispose()
+
+    def _id_of(self, number: int) -> int:
+        return self.storage.get_trial_id_from_study_id_trial_number(self.id, number)
+
+
+def local_url(path: Path) -> str:
+    """Return the address of a SQLite file."""
+    return f"sqlite:///{path.absolute()}"
+
+
+def distributions(space: Space) -> dict[str, BaseDistribution]:
+    """Return the space as Optuna describes it."""
+    return {dimension.key: distribution(dimension) for dimension in space}
+
+
+def distribution(dimension: Dimension) -> BaseDistribution:
+    """Return a dimension as Optuna describes it."""
+    if isinstance(dimension, Choice):
+        return CategoricalDistribution([encoded(dimension, value) for value in dimension.options])
+    if dimension.is_int:
+        step = int(dimension.step or 1)
+        return IntDistribution(int(dimension.low), int(dimension.high), log=dimension.log, step=step)
+    return FloatDistribution(float(dimension.low), float(dimension.high), log=dimension.log, step=dimension.step)
+
+
+def encoded(dimension: Dimension, value: Any) -> Any:
+    """Return a value as Optuna keeps it: lists and other structures as text."""
+    return repr(value) if isinstance(dimension, Choice) and isinstance(value, list | dict) else value
+
+
+def decoded(dimension: Dimension, value: Any) -> Any:
+    """Return a value as the config takes it: of a list the list, of a number a short one."""
+    if isinstance(dimension, Choice):
+        return next(option for option in dimension.options if encoded(dimension, option) == value)
+    return dimension.rounded(value) if isinstance(value, float) else value
+
+
+def _trial(frozen: FrozenTrial) -> Trial:
+    attributes = frozen.user_attrs
+    values = [value for value in frozen.values or [] if math.isfinite(value)]
+    return Trial(
+        number=frozen.number,
+        state=State(attributes["state"]),
+        point=attributes["point"],
+        key=attributes["key"],
+        kind=attributes["kind"],
+        values=values or None,
+        facts=attributes.get("facts", {}),
+        reason=attributes.get("reason"),
+        deaths=attributes.get("deaths", 0),
+        started=frozen.datetime_start,
+        ended=frozen.datetime_complete,
+    )

@@ -1,0 +1,207 @@
+"""A slot's process: trains one trial after the other for its controller, and dies with it.
+
+python -m lorasweep.study.worker FD module:factory
+"""
+
+from __future__ import annotations
+
+import ctypes
+import faulthandler
+import importlib
+import os
+import queue
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from lorasweep.record import write_json
+from lorasweep.rules import UserError
+from lorasweep.study.channel import Channel, Message
+from lorasweep.study.outcomes import State
+
+OUTCOME = "outcome.json"
+JOB = ("number", "run", "overrides", "objectives")
+SECONDS_BETWEEN_STEPS_TOLD = 0.2
+PR_SET_PDEATHSIG = 1
+
+
+class Interrupted(BaseException):
+    """The controller wants the trial to stop; no library that catches exceptions may catch it."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A trial to train: its folder and number, its config as plain values, and the overrides that make it."""
+
+    folder: Path
+    number: int
+    run: dict[str, Any]
+    overrides: list[str]
+    objectives: list[str]
+    """Names of the numbers that are the trial's values."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a trial ended."""
+
+    state: State
+    values: list[float] | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+    reason: str | None = None
+
+    def message(self) -> Message:
+        """Return it as JSON takes it."""
+        return {**asdict(self), "state": self.state.value}
+
+    @classmethod
+    def of(cls, message: Message) -> Outcome:
+        """Read what `message` made."""
+        return cls(State(message["state"]), message["values"], message["facts"], message["reason"])
+
+
+class Reporter(Protocol):
+    """What a trial tells while it goes."""
+
+    def progress(self, step: int, total: int) -> None:
+        """Tell that a step is done; raises `Interrupted` if the trial is to stop."""
+
+    def report(self, step: int, tokens: int, value: float, budget: int) -> bool:
+        """Tell the objective after so many supervised tokens of a budget; returns whether to go on."""
+
+
+class Objective(Protocol):
+    """What a worker does with a job; made once per process, so it may keep what trials have in common."""
+
+    def check(self, runs: list[dict[str, Any]]) -> Message:
+        """Return what is wrong with configs before any of them is trained (problems), and facts of the study."""
+
+    def train(self, job: Job, reporter: Reporter) -> Outcome:
+        """Train a trial."""
+
+
+class Listener:
+    """The worker's end of the conversation: what the controller says goes to where it is waited for."""
+
+    def __init__(self, channel: Channel) -> None:
+        self.channel = channel
+        self.jobs: queue.SimpleQueue[Message] = queue.SimpleQueue()
+        self.answers: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        self.stopping = threading.Event()
+        self._told = 0.0
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def progress(self, step: int, total: int) -> None:
+        """Tell that a step is done, not more often than anybody would look."""
+        self._stop_if_told()
+        now = time.monotonic()
+        if now - self._told >= SECONDS_BETWEEN_STEPS_TOLD or step == total:
+            self._told = now
+            self.channel.send({"event": "step", "step": step, "total": total})
+
+    def report(self, step: int, tokens: int, value: float, budget: int) -> bool:
+        """Tell the objective and wait for the controller's word."""
+        self._stop_if_told()
+        self.channel.send({"event": "report", "step": step, "tokens": tokens, "value": value, "budget": budget})
+        go_on = self.answers.get()
+        self._stop_if_told()
+        return go_on
+
+    def _stop_if_told(self) -> None:
+        if self.stopping.is_set():
+            raise Interrupted
+
+    def _listen(self) -> None:
+        for message in self.channel.messages():
+            if message["do"] == "answer":
+                self.answers.put(bool(message["go_on"]))
+            elif message["do"] == "stop":
+                self.stopping.set()
+                self.answers.put(False)
+            else:
+                self.jobs.put(message)
+        os._exit(1)  # without a controller there is nobody to train for
+
+
+def main() -> None:
+    """Serve a controller until it is gone."""
+    _die_with_parent()
+    for number in (signal.SIGINT, signal.SIGTERM):  # sent to the whole job, but the controller's to handle
+        signal.signal(number, signal.SIG_IGN)
+    faulthandler.enable()
+    faulthandler.register(signal.SIGUSR1, all_threads=True)
+    listener = Listener(Channel(socket.socket(fileno=int(sys.argv[1]))))
+    module, _, factory = sys.argv[2].partition(":")
+    objective: Objective = getattr(importlib.import_module(module), factory)()
+    listener.channel.send({"event": "ready"})
+    while True:
+        message = listener.jobs.get()
+        if message["do"] == "check":
+            listener.channel.send({"event": "checked", **_checked(objective, message["runs"])})
+            continue
+        listener.stopping.clear()
+        job = Job(Path(message.pop("folder")), **{name: message[name] for name in JOB})
+        job.folder.mkdir(parents=True, exist_ok=True)
+        with open(job.folder / "log.txt", "ab") as log:
+            _print_into(log.fileno())
+        outcome = _trained(objective, job, listener).message()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        write_json(job.folder / OUTCOME, outcome)  # a controller that dies before it hears of it finds it here
+        listener.channel.send({"event": "outcome", **outcome})
+
+
+def _checked(objective: Objective, runs: list[dict[str, Any]]) -> Message:
+    try:
+        return objective.check(runs)
+    except Exception:
+        return {"broken": traceback.format_exc()}
+
+
+def _trained(objective: Objective, job: Job, reporter: Reporter) -> Outcome:
+    """Return the outcome of a trial; text is kept of an exception, never itself: it would keep tensors alive."""
+    try:
+        outcome = objective.train(job, reporter)
+    except Interrupted:
+        return Outcome(State.INTERRUPTED, reason="stopped")
+    except UserError as error:
+        return Outcome(State.FAILED, reason=str(error))
+    except (Exception, SystemExit, KeyboardInterrupt) as error:
+        traceback.print_exc()
+        out_of_memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+        words = f"{type(error).__name__}: {error}".splitlines()[0][:500]
+        return Outcome(State.OUT_OF_MEMORY if out_of_memory else State.FAILED, reason=words)
+    if outcome.state is State.COMPLETE and not _are_finite(outcome.values):
+        return Outcome(State.FAILED, facts=outcome.facts, reason=f"the objective is {outcome.values}")
+    return outcome
+
+
+def _are_finite(values: object) -> bool:
+    return isinstance(values, list) and all(
+        isinstance(value, int | float) and abs(value) < float("inf") for value in values
+    )
+
+
+def _print_into(descriptor: int) -> None:
+    """Send whatever is printed, by libraries in C too, to a file."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+
+
+def _die_with_parent() -> None:
+    parent = os.getppid()
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent or parent == 1:
+        os._exit(1)
+
+
+if __name__ == "__main__":
+    main()
