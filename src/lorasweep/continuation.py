@@ -70,7 +70,7 @@ def _refusals(made: dict[str, Any], place: Path) -> Iterator[str]:
 
 def _differences(lora: Lora, made: dict[str, Any], model: Any) -> Iterator[Problem]:
     for ours, theirs in FIELDS.items():
-        value, wanted = getattr(lora, ours), made.get(theirs)
+        value, wanted = lora.effective_alpha if ours == "alpha" else getattr(lora, ours), made.get(theirs)
         if value != wanted:
             typed = str(wanted).lower()
             yield Problem(f"lora.{ours}", value, f"{typed}, as the adapter was made: lora.{ours}={typed}")

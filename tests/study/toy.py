@@ -68,6 +68,7 @@ def toy(folder: Path, faults: dict[int, str] | None = None, seconds: float = 0.0
     def compose(point: Point) -> Composed:
         run = {"x": 0.5, "y": 0.1, **point, "seconds": seconds}
         run["faults"] = {str(number): fault for number, fault in (faults or {}).items()}
-        return Composed(run, [f"{key}={value}" for key, value in point.items()], f"{run['x']} {run['y']}")
+        overrides = [f"{key}={value}" for key, value in point.items()]
+        return Composed(run, overrides, overrides, f"{run['x']} {run['y']}")
 
     return Definition(folder.name, folder, Settings(**given), SPACE, compose, "tests.study.toy:Toy")

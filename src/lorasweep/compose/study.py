@@ -133,7 +133,8 @@ class Composer:
         run.study = self.name or run.study
         if problems := [*check(asdict(run), Run), *conflicts(run)]:
             raise UserError(problems)
-        return Composed(asdict(run), [*self.fixed, *as_overrides(point)], config_key(run))
+        varied = as_overrides(point)
+        return Composed(asdict(run), [*self.fixed, *varied], varied, config_key(run))
 
     def _base(self, chosen: tuple[str, ...]) -> DictConfig:
         if chosen not in self._bases:

@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 
@@ -175,8 +175,8 @@ class Controller:
         if folder.exists():  # of an attempt that was interrupted
             folder.rename(next(place for place in _attempts(folder) if not place.exists()))
         self.running[number] = Running(number, slot)
-        message = {"number": number, "folder": str(folder), "run": composed.run, "overrides": composed.overrides}
-        slot.send({"do": "train", **message, "objectives": self.settings.objectives})
+        job = {"number": number, "folder": str(folder), "objectives": self.settings.objectives, **asdict(composed)}
+        slot.send({"do": "train", **job})
         slot.heard = time.monotonic()
         self.view.started(self.store.trial(number), slot.index)
 

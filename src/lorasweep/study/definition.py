@@ -22,6 +22,8 @@ class Composed:
 
     run: dict[str, Any]
     overrides: list[str]
+    varied: list[str]
+    """Of the overrides those of the point."""
     key: str
 
 

@@ -26,7 +26,7 @@ from lorasweep.study.channel import Channel, Message
 from lorasweep.study.outcomes import State
 
 OUTCOME = "outcome.json"
-JOB = ("number", "run", "overrides", "objectives")
+JOB = ("number", "run", "overrides", "varied", "objectives")
 SECONDS_BETWEEN_STEPS_TOLD = 0.2
 PR_SET_PDEATHSIG = 1
 
@@ -43,6 +43,8 @@ class Job:
     number: int
     run: dict[str, Any]
     overrides: list[str]
+    varied: list[str]
+    """Of the overrides those that tell this trial from others."""
     objectives: list[str]
     """Names of the numbers that are the trial's values."""
 

@@ -1,0 +1,111 @@
+"""The objective of real studies: a trial is a run, trained in a worker that keeps what trials have in common."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from lorasweep.host import Interrupted
+from lorasweep.inputs import prepare
+from lorasweep.library_logs import quiet_libraries
+from lorasweep.preflight import check_inputs
+from lorasweep.record import Launch, slug
+from lorasweep.resident import Resident
+from lorasweep.rules import Problem, UserError, build
+from lorasweep.run import Result, train
+from lorasweep.schema import Run
+from lorasweep.steps import build_plan
+from lorasweep.study import worker
+from lorasweep.study.channel import Message
+from lorasweep.study.outcomes import State
+from lorasweep.study.worker import Job, Outcome, Reporter
+
+STATES = {
+    "complete": State.COMPLETE,
+    "pruned": State.PRUNED,
+    "diverged": State.DIVERGED,
+    "out_of_memory": State.OUT_OF_MEMORY,
+    "interrupted": State.INTERRUPTED,
+}
+
+
+class Warm(Resident):
+    """Surroundings of a run that pass on how it goes."""
+
+    reporter: Reporter
+    last = (0, 1)
+    """The last step and their number."""
+
+    def progress(self, step: int, total: int) -> None:
+        """Tell that a step is done."""
+        self.last = step, total
+        try:
+            self.reporter.progress(step, total)
+        except worker.Interrupted:
+            raise Interrupted from None
+
+    def report(self, step: int, tokens: int, value: float) -> bool:
+        """Tell the objective; returns whether to go on."""
+        _, total = self.last
+        return self.reporter.report(step, tokens, value, round(tokens * total / step))
+
+
+class Training:
+    """Trains the trials of a study one after the other."""
+
+    def __init__(self) -> None:
+        self.host = Warm()
+
+    def check(self, runs: list[dict[str, Any]]) -> Message:
+        """Return what is wrong with the configs' models, tokenizers, targets and data, and what the data is."""
+        quiet_libraries()
+        problems: list[Problem] = []
+        checked: set[str] = set()
+        for run in map(_run, runs):
+            asked = repr((run.model, run.lora, run.scheduler, run.evaluation.metrics, run.data.max_length, run.quant))
+            if asked in checked:
+                continue
+            checked.add(asked)
+            try:
+                check_inputs(run)
+            except UserError as error:
+                problems += [problem for problem in error.problems if problem not in problems]
+        facts: dict[str, Any] = {}
+        if not problems:
+            try:
+                facts = self._facts(_run(runs[0]))
+            except UserError as error:
+                problems += error.problems
+        return {"problems": [asdict(problem) for problem in problems], "facts": facts}
+
+    def train(self, job: Job, reporter: Reporter) -> Outcome:
+        """Train a trial; its values are those of the study's objectives in the run's summary."""
+        self.host.reporter = reporter
+        run = _run(job.run)
+        run.name = f"{job.number}-{run.name or slug(','.join(job.varied)) or 'baseline'}"
+        result = train(run, Launch(job.folder, job.overrides), self.host)
+        summary = {name: value for name, value in result.summary.items() if isinstance(value, int | float | str)}
+        state = STATES.get(result.state, State.FAILED)
+        values = [_value(result, name) for name in job.objectives] if state is State.COMPLETE else None
+        return Outcome(state, values, summary, None if state is State.COMPLETE else result.error)
+
+    def _facts(self, run: Run) -> dict[str, Any]:
+        """Return what identifies rows and steps of the study's own config."""
+        inputs = self.host.inputs(run, lambda: prepare(run))
+        plan = build_plan(run.train, inputs.splits["train"].rows, run.train.data_seed or run.train.seed)
+        splits = inputs.facts()["data"]["splits"]
+        facts: dict[str, Any] = {f"rows of {name}": split["sha256"] for name, split in splits.items()}
+        return facts | ({"tokens per step": plan.tokens_per_step} if plan else {})
+
+
+def _run(values: dict[str, Any]) -> Run:
+    run = build(values, Run, set())
+    assert isinstance(run, Run)
+    return run
+
+
+def _value(result: Result, name: str) -> Any:
+    if name not in result.summary:
+        known = ", ".join(key for key, value in result.summary.items() if isinstance(value, int | float))
+        raise UserError(Problem("hydra.sweeper.objectives", name, f"a number of a run's summary: {known}"))
+    return result.summary[name]
