@@ -73,6 +73,22 @@ def preview(
 
 
 @app.command()
+def plan(
+    overrides: Overrides = None,
+    points: Annotated[int, typer.Option(min=0, help="How many of the first points to show.")] = 8,
+    config_dir: Annotated[Path | None, typer.Option(metavar="DIR", help="As for train.py: a run folder.")] = None,
+) -> None:
+    """Show what a study would try and what it would refuse, before anything is trained."""
+    places = [f"--config-dir={config_dir}"] if config_dir else []
+    compose.register()
+    line = compose.CommandLine.of(["--multirun", *places, *(overrides or [])])
+    run, definition = compose.checked_study(CHECKOUT / "conf", line)
+    from lorasweep.study import plan as plans
+
+    plans.show(plans.plan(definition, run, points))
+
+
+@app.command()
 def evaluate(
     run: RunFolder,
     overrides: Overrides = None,

@@ -17,6 +17,7 @@ from hydra._internal.utils import create_config_search_path
 from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep
 from hydra.errors import HydraException
@@ -27,12 +28,13 @@ from yaml import YAMLError
 
 from lorasweep import schema
 from lorasweep.compose.command_line import CommandLine
-from lorasweep.compose.study import read_search, tried_values, value_at
+from lorasweep.compose.study import define, read_search, tried_values, value_at
 from lorasweep.conflicts import conflicts
 from lorasweep.local_files import local_files
 from lorasweep.record import adapter_folder
 from lorasweep.rules import MISSING, Problem, UserError, build, check, nearest
 from lorasweep.study import comparability
+from lorasweep.study.definition import Definition
 
 CODE_KEYS = {"_target_", "_partial_", "_args_", "_recursive_", "_convert_"}
 STUDY_KEYS = ("study", "space", "strategy")
@@ -47,6 +49,24 @@ COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, YAMLError, ValueEr
 
 def checked_run(conf: Path, line: CommandLine) -> schema.Run:
     """Return the run a command line describes, or raise every problem found in it."""
+    with _checked(conf, line) as composition:
+        return composition.run
+
+
+def checked_study(conf: Path, line: CommandLine) -> tuple[schema.Run, Definition]:
+    """Return the unchanged run and the study that a command line with -m describes, or raise every problem in it."""
+    with _checked(conf, line) as composition:
+        texts = [str(item.input_line) for item in line.overrides]
+        task = [text for text, item in zip(texts, line.overrides, strict=True) if not item.is_hydra_override()]
+        kept = [str(item.input_line) for item in composition.kept]
+        master = composition.loader.load_configuration("config", kept, RunMode.MULTIRUN)
+        HydraConfig.instance().set_config(master)
+        settings = {name: value for name, value in _plain(master.hydra.sweeper).items() if not name.startswith("_")}
+        return composition.run, define(settings, composition.loader, master, task)
+
+
+@contextmanager
+def _checked(conf: Path, line: CommandLine) -> Iterator[Composition]:
     if any(problem.key.startswith("--") for problem in line.problems):
         raise UserError(line.problems)
     with _hydra(conf, line.config_dir):
@@ -56,7 +76,7 @@ def checked_run(conf: Path, line: CommandLine) -> schema.Run:
             problems = composition.compose_strictly()
         if problems:
             raise UserError(problems)
-        return composition.run
+        yield composition
 
 
 @contextmanager
@@ -121,7 +141,7 @@ class Composition:
             for value in tried_values(dimension) if dimension.key not in written else ():
                 for problem in self._value_problems(dimension.key, value):
                     yield replace(problem, source=f"hydra.sweeper.params.{dimension.key}")
-        yield from comparability.problems(self.search.space, self.run)
+        yield from comparability.problems(self.search.space, self.run, self.search.settings.pruner)
 
     def compose_strictly(self) -> list[Problem]:
         """Compose as Hydra will, with the typed schema: the net under the checks."""

@@ -23,7 +23,7 @@ RATE = (
 )
 
 
-def problems(space: Space, run: Run) -> Iterator[Problem]:
+def problems(space: Space, run: Run, pruner: str) -> Iterator[Problem]:
     """Yield the keys that may not vary: trials with other values of them would not be judged by the same measure."""
     varied = [dimension.key for dimension in space]
     tokens = run.train.tokens_per_step
@@ -40,6 +40,9 @@ def problems(space: Space, run: Run) -> Iterator[Problem]:
             yield Problem("train.tokens_per_step", None, allowed)
         if key in ("train.batch_size", "train.grad_accum") and tokens == "auto":
             yield Problem("train.tokens_per_step", tokens, f"a number or null: {key} varies, and auto follows it")
+    if pruner != "none" and run.evaluation.times < 2:
+        allowed = f"at least 2: hydra.sweeper.pruner={pruner} ends trials at evaluations before their last"
+        yield Problem("evaluation.times", run.evaluation.times, allowed)
     if "lora.alpha" in varied and ("lora.scale" in varied or run.lora.scale is not None):
         yield Problem("lora.alpha", "varies", "one value, or lora.scale=null: with lora.scale it has no effect")
 
@@ -54,5 +57,3 @@ def notes(space: Space, run: Run) -> Iterator[str]:
         yield "lora.r and lora.alpha both vary: the strength is alpha / r, so lora.scale searches more directly"
     if varied.intersection(ASK_FOR_ANOTHER_RATE) and "optim.lr" not in varied:
         yield f"optim.lr does not vary: {RATE}"
-    if run.evaluation.times < 2:
-        yield "evaluation.times is below 2: nothing can be pruned, and only the end of a trial is measured"

@@ -29,8 +29,8 @@ class Choice:
         return self.options
 
     def holds(self, value: Any) -> bool:
-        """Tell whether a value is one of them; 1 is neither 1.0 nor true."""
-        return any(type(value) is type(option) and value == option for option in self.options)
+        """Tell whether a value is one of them; 1 is 1.0 but not true."""
+        return any(isinstance(value, bool) is isinstance(option, bool) and value == option for option in self.options)
 
     def problem(self) -> str | None:
         """Return what is wrong with it."""
