@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,14 @@ from lorasweep.metrics import Metrics
 from lorasweep.schema import Evaluation
 
 
+class Pruned(Exception):
+    """A run is not worth going on with; carries the step."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+        super().__init__(f"pruned after step {step}")
+
+
 class Judge(TrainerCallback):
     """Evaluates at fixed fractions of the run, keeps the best or the last adapter, stops a run that gets no better."""
 
@@ -30,30 +39,35 @@ class Judge(TrainerCallback):
         total_steps: int,
         metrics: Metrics,
         folder: Path,
+        report: Callable[[int, float], bool] = lambda step, value: True,
     ) -> None:
         self.evaluator, self.settings, self.patience = evaluator, settings, patience
         self.steps = schedule(settings.times, total_steps) if evaluator else set()
-        self.metrics, self.folder = metrics, folder
+        self.metrics, self.folder, self.report = metrics, folder, report
+        self.total_steps = total_steps
         self.seconds = 0.0
         self.scores: dict[int, Scores] = {}
         self.best_step: int | None = None
 
-    def judge_untuned(self, model: Any) -> None:
-        """Score the model before its first step."""
+    def judge_untuned(self, score: Callable[[Evaluator], Scores]) -> None:
+        """Take in the scores of the model before its first step."""
         if self.evaluator and self.settings.untuned:
-            self._judge(model, 0)
+            self._judge(score, 0)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **_: Any
     ) -> None:
-        """Score the model after the steps that are due."""
-        if state.global_step not in self.steps:
+        """Score the model after the steps that are due, and tell; raises `Pruned` if that was enough."""
+        step = state.global_step
+        if step not in self.steps:
             return
-        self._judge(model, state.global_step)
-        if self.best_step is None or self._value(state.global_step) < self._value(self.best_step):
-            self.best_step = state.global_step
-            if self.settings.keep == "best":
-                self._save(model)
+        self._judge(lambda evaluator: evaluator(model), step)
+        if self.best_step is None or self._value(step) < self._value(self.best_step):
+            self.best_step = step
+        if not self.report(step, self._objective(self.scores[step])) and step < self.total_steps:
+            raise Pruned(step)
+        if step == self.best_step and self.settings.keep == "best":
+            self._save(model)
         worse = sum(step > self.best_step for step in self.scores)
         if self.patience and worse >= self.patience:
             control.should_training_stop = True
@@ -62,6 +76,10 @@ class Judge(TrainerCallback):
         """Save the adapter of the last step if that is the one to keep."""
         if self.settings.keep == "last" or self.best_step is None:
             self._save(model)
+
+    def discard(self) -> None:
+        """Remove the adapter kept so far."""
+        shutil.rmtree(self.folder / "adapter", ignore_errors=True)
 
     @property
     def kept_step(self) -> int | None:
@@ -90,10 +108,10 @@ class Judge(TrainerCallback):
             values |= {f"untuned/{name}": value for name, value in self.untuned.metrics().items()}
         return values
 
-    def _judge(self, model: Any, step: int) -> None:
+    def _judge(self, score: Callable[[Evaluator], Scores], step: int) -> None:
         assert self.evaluator
         start = time.perf_counter()
-        scores = self.scores[step] = self.evaluator(model)
+        scores = self.scores[step] = score(self.evaluator)
         self.seconds += time.perf_counter() - start
         if not math.isfinite(scores.loss):
             raise Diverged("the evaluation loss", step)

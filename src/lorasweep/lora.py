@@ -63,6 +63,17 @@ def load_adapter(
     return adapted
 
 
+def changes_base(lora: Lora, adapter: Path | None = None) -> bool:
+    """Return whether tensors of the base itself change under a fresh adapter, or under the one saved in `adapter`."""
+    config = LoraConfig.from_pretrained(str(adapter)) if adapter else build_adapter(lora)
+    return config.bias != "none" or config.init_lora_weights not in (True, False, "gaussian", "orthogonal")
+
+
+def starts_as_base(lora: Lora) -> bool:
+    """Return whether the model under a fresh adapter is its base bit for bit: B is zero, and no norm is taken."""
+    return lora.init in ("default", "gaussian") and not lora.use_dora
+
+
 @contextmanager
 def untuned(model: PeftModel) -> Iterator[None]:
     """Make the model its base for a while: the adapter off, and trained biases, which PEFT leaves, as they were."""

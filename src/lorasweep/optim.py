@@ -17,3 +17,13 @@ def optimizer_arguments(optim: Optim) -> dict[str, Any]:
         "adam_beta2": optim.beta2,
         "adam_epsilon": optim.eps,
     }
+
+
+def forget_optimizers() -> None:
+    """Let go of what bitsandbytes keeps, for the life of the process, of every run with an 8-bit optimizer.
+
+    The trainer registers the embeddings of each with its manager, which holds on to them: a gigabyte for an 8B model.
+    """
+    import bitsandbytes
+
+    bitsandbytes.optim.GlobalOptimManager.get_instance().initialize()

@@ -12,19 +12,22 @@ from typing import Any
 
 import torch
 from peft import PeftModel
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState
+from transformers import TrainingArguments as Arguments
 from trl import SFTTrainer
 
-from lorasweep import hub, lora, record
+from lorasweep import lora, record
 from lorasweep.continuation import origin, other_base
-from lorasweep.data import Split, build_datasets, file_hash, fingerprint
+from lorasweep.data import Split
 from lorasweep.device import Device, PeakMemory
 from lorasweep.divergence import Diverged
 from lorasweep.evaluation import Evaluator, check_questions
-from lorasweep.judge import Judge
+from lorasweep.host import ALONE, Host
+from lorasweep.inputs import Inputs, prepare
+from lorasweep.judge import Judge, Pruned
 from lorasweep.library_logs import keep_log
 from lorasweep.metrics import Metrics
-from lorasweep.model import build_config, build_model, build_tokenizer, context_length, location
+from lorasweep.model import build_model, location
 from lorasweep.packing import check_parity
 from lorasweep.quant import build_quantization, keep_gradients_on_cpu
 from lorasweep.schema import Run
@@ -35,16 +38,26 @@ from lorasweep.tracking import Follower
 from lorasweep.trainer import build_trainer
 from lorasweep.training_metrics import TrainingMetrics
 
-EXIT_CODES = {"complete": 0, "failed": 1, "diverged": 3, "out_of_memory": 4, "interrupted": 130}
+EXIT_CODES = {"complete": 0, "pruned": 0, "failed": 1, "diverged": 3, "out_of_memory": 4, "interrupted": 130}
 
 
 @dataclass(frozen=True)
 class Result:
-    """How a run ended, and its objective if it is complete."""
+    """How a run ended, and what summary.json says of it."""
 
     state: str
     folder: Path
-    objective: float | None
+    summary: dict[str, Any]
+
+    @property
+    def objective(self) -> float | None:
+        """Return the objective; of a pruned run the best so far, of other runs that are not complete none."""
+        return self.summary.get("objective")
+
+    @property
+    def error(self) -> str | None:
+        """Return what ended a run that is neither complete nor pruned."""
+        return self.summary.get("error")
 
     @property
     def exit_code(self) -> int:
@@ -62,13 +75,24 @@ class Ledger:
     summary: dict[str, Any] = field(default_factory=dict)
 
 
-def train(run: Run, launch: record.Launch) -> Result:
+class Progress(TrainerCallback):
+    """Tells the host of every step."""
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+
+    def on_step_end(self, args: Arguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Tell that a step is done."""
+        self.host.progress(state.global_step, state.max_steps)
+
+
+def train(run: Run, launch: record.Launch, host: Host = ALONE) -> Result:
     """Train one run in `launch.folder` and return how it ended; summary.json there says the same."""
     try:
-        tokenizer = build_tokenizer(run.model)
-        splits = build_datasets(run.data, tokenizer, context_length(build_config(run.model)))
-        plan = build_plan(run.train, splits["train"].rows, record.data_seed(run))
-        warning = check_questions(splits["eval"].rows, run.evaluation) if "eval" in splits else None
+        inputs = host.inputs(run, lambda: prepare(run))
+        plan = build_plan(run.train, inputs.splits["train"].rows, record.data_seed(run))
+        rows = inputs.splits.get("eval")
+        warning = check_questions(rows.rows, run.evaluation) if rows else None
     except BaseException:
         with suppress(OSError):
             launch.folder.rmdir()  # Hydra has made it; nothing is in it yet
@@ -81,41 +105,43 @@ def train(run: Run, launch: record.Launch) -> Result:
             with _ending(ledger):
                 if warning:
                     ledger.terminal.say(warning, style="yellow")
-                _train(run, launch, tokenizer, splits, plan, ledger, follower)
+                _train(run, launch, host, inputs, plan, ledger, follower)
         finally:
-            if message := follower.finish():
+            if host.waits_for_tracking and (message := follower.finish()):
                 ledger.terminal.say(message)
-    return Result(ledger.summary["state"], launch.folder, ledger.summary.get("objective"))
+    return Result(ledger.summary["state"], launch.folder, ledger.summary)
 
 
 def _train(
-    run: Run,
-    launch: record.Launch,
-    tokenizer: PreTrainedTokenizerBase,
-    splits: dict[str, Split],
-    plan: Plan | None,
-    ledger: Ledger,
-    follower: Follower,
+    run: Run, launch: record.Launch, host: Host, inputs: Inputs, plan: Plan | None, ledger: Ledger, follower: Follower
 ) -> None:
-    device, terminal = Device.current(run.model.dtype), ledger.terminal
-    facts = {"data": fingerprint(run.data, splits), "model": _model_facts(run), "device": device.facts()}
+    device, terminal, splits = Device.current(run.model.dtype), ledger.terminal, inputs.splits
+    facts = inputs.facts() | {"device": device.facts()}
     facts |= {"adapter": origin(run.model.adapter)} if run.model.adapter else {}
     facts |= {"steps": plan.facts()} if plan else {}
     record.write_record(launch.folder, run, launch.overrides, facts)
     follower.start()
-    trainer, memory = _prepare(run, tokenizer, splits["train"], plan, device, launch.folder)
+    trainer, memory = _prepare(run, host, inputs, plan, device, launch.folder)
     terminal.header(run, splits, plan, trainer, device, launch.folder)
     if run.model.adapter and (other := other_base(run.model.adapter, location(run.model))):
         terminal.say(f"model.adapter was trained on another base, {other}", style="bold red")
     if run.data.packing:
         check_parity(trainer, device)
-    judge = _judge(run, tokenizer, splits.get("eval"), device, trainer, ledger)
-    judge.judge_untuned(trainer.model)
-    _fit(trainer, splits["train"], judge, ledger, device, memory)
+    counter = TokenCounter(trainer.model)
+    trainer.add_callback(Progress(host))
+    judge = _judge(run, host, inputs, device, trainer, counter, ledger)
+    judge.judge_untuned(lambda evaluator: host.untuned(run, device, lambda: evaluator(trainer.model)))
+    try:
+        _fit(trainer, splits["train"], judge, counter, ledger, device, memory)
+    except Pruned:
+        judge.discard()
+        ledger.summary |= judge.summary()
+        raise
+    finally:
+        with suppress(OSError):
+            (launch.folder / "checkpoints").rmdir()  # the trainer makes it even where nothing is saved
     judge.end(trainer.model)
-    tokenizer.save_pretrained(launch.folder / "adapter")
-    with suppress(OSError):
-        (launch.folder / "checkpoints").rmdir()  # the trainer makes it even where nothing is saved
+    inputs.tokenizer.save_pretrained(launch.folder / "adapter")
     ledger.summary |= {"state": "complete", **_adapter_facts(trainer.model), **judge.summary()}
     ledger.metrics.write(trainer.state.global_step, _final_metrics(ledger.summary))
     terminal.answers(judge.untuned, judge.kept)
@@ -123,14 +149,20 @@ def _train(
 
 
 def _prepare(
-    run: Run, tokenizer: PreTrainedTokenizerBase, train: Split, plan: Plan | None, device: Device, folder: Path
+    run: Run, host: Host, inputs: Inputs, plan: Plan | None, device: Device, folder: Path
 ) -> tuple[SFTTrainer, PeakMemory]:
-    """Load the base, add the adapter, build the trainer; memory counts from the loaded base on."""
+    """Take the base, add the adapter, build the trainer; memory counts from the loaded base on."""
+    model = host.base(run, device, lambda: _load(run, device))
+    memory = PeakMemory(device)
+    train = inputs.splits["train"]
+    return build_trainer(run, _adapted(run, model), inputs.tokenizer, train, plan, device, folder), memory
+
+
+def _load(run: Run, device: Device) -> PreTrainedModel:
     model = build_model(run.model, build_quantization(run.quant, device), device)
     if not device.is_gpu:
         keep_gradients_on_cpu(model)
-    memory = PeakMemory(device)
-    return build_trainer(run, _adapted(run, model), tokenizer, train, plan, device, folder), memory
+    return model
 
 
 def _adapted(run: Run, model: PreTrainedModel) -> PeftModel:
@@ -144,21 +176,35 @@ def _adapted(run: Run, model: PreTrainedModel) -> PeftModel:
 
 def _judge(
     run: Run,
-    tokenizer: PreTrainedTokenizerBase,
-    rows: Split | None,
+    host: Host,
+    inputs: Inputs,
     device: Device,
     trainer: SFTTrainer,
+    counter: TokenCounter,
     ledger: Ledger,
 ) -> Judge:
-    evaluator = Evaluator(rows.rows, tokenizer, run.evaluation, device) if rows else None
+    rows = inputs.splits.get("eval")
+    evaluator = Evaluator(rows.rows, inputs.tokenizer, run.evaluation, device) if rows else None
     steps, patience = trainer.args.max_steps, run.train.early_stopping
-    judge = Judge(evaluator, run.evaluation, patience, steps, ledger.metrics, ledger.folder)
+
+    def report(step: int, value: float) -> bool:
+        return host.report(step, counter.read()[1], value)
+
+    judge = Judge(evaluator, run.evaluation, patience, steps, ledger.metrics, ledger.folder, report)
     trainer.add_callback(judge)
     return judge
 
 
-def _fit(trainer: SFTTrainer, train: Split, judge: Judge, ledger: Ledger, device: Device, memory: PeakMemory) -> None:
-    counter = TokenCounter(trainer.model)
+def _fit(
+    trainer: SFTTrainer,
+    train: Split,
+    judge: Judge,
+    counter: TokenCounter,
+    ledger: Ledger,
+    device: Device,
+    memory: PeakMemory,
+) -> None:
+    """Train, and enter steps, tokens, time and memory into the summary however that ends."""
     bar = ProgressBar(ledger.terminal, trainer.args.max_steps)
     epoch = train.counts.supervised_tokens
     trainer.add_callback(TrainingMetrics(ledger.metrics, counter, epoch, lambda: judge.seconds, bar.show))
@@ -171,27 +217,17 @@ def _fit(trainer: SFTTrainer, train: Split, judge: Judge, ledger: Ledger, device
     finally:
         bar.stop()
         counter.remove()
-    seconds = time.perf_counter() - start - (judge.seconds - aside)
-    tokens, supervised = counter.read()
-    ledger.summary |= {
-        "steps": trainer.state.global_step,
-        "train/seconds": round(seconds, 3),
-        "tokens/total": tokens,
-        "tokens/supervised": supervised,
-        "tokens/per_second": round(tokens / seconds, 1),
-        "tokens/supervised_per_second": round(supervised / seconds, 1),
-        **memory.report(),
-    }
-
-
-def _model_facts(run: Run) -> dict[str, Any]:
-    place = location(run.model)
-    if (commit := hub.commit(place, "model", run.model.revision)) or not Path(place).is_dir():
-        return {"location": place, "commit": commit}
-    return {
-        "location": place,
-        "sha256": {path.name: file_hash(path) for path in sorted(Path(place).iterdir()) if path.is_file()},
-    }
+        seconds = time.perf_counter() - start - (judge.seconds - aside)
+        tokens, supervised = counter.read()
+        ledger.summary |= {
+            "steps": trainer.state.global_step,
+            "train/seconds": round(seconds, 3),
+            "tokens/total": tokens,
+            "tokens/supervised": supervised,
+            "tokens/per_second": round(tokens / seconds, 1),
+            "tokens/supervised_per_second": round(supervised / seconds, 1),
+            **memory.report(),
+        }
 
 
 def _adapter_facts(model: torch.nn.Module) -> dict[str, Any]:
@@ -211,7 +247,9 @@ def _ending(ledger: Ledger) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        ledger.summary |= {"state": _state_of(error), "error": str(error) or type(error).__name__}
+        ledger.summary |= {"state": _state_of(error)}
+        if not isinstance(error, Pruned):
+            ledger.summary |= {"error": str(error) or type(error).__name__}
         if ledger.summary["state"] == "failed":
             (ledger.folder / "error.txt").write_text(traceback.format_exc())
             raise
@@ -224,6 +262,8 @@ def _ending(ledger: Ledger) -> Iterator[None]:
 def _state_of(error: BaseException) -> str:
     if isinstance(error, Diverged):
         return "diverged"
+    if isinstance(error, Pruned):
+        return "pruned"
     if isinstance(error, torch.OutOfMemoryError):
         return "out_of_memory"
     return "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"

@@ -90,7 +90,7 @@ def follow(folder: Path, parent: int | None) -> None:
     summary = json.loads(path.read_text()) if (path := folder / "summary.json").exists() else {"state": "interrupted"}
     run.summary.update({name: value for name, value in summary.items() if isinstance(value, int | float | str)})
     run.tags = (*(run.tags or ()), summary["state"])
-    run.finish(exit_code=0 if summary["state"] == "complete" else 1)
+    run.finish(exit_code=0 if summary["state"] in ("complete", "pruned") else 1)
 
 
 def _feed(run: Any, path: Path, position: int) -> int:
