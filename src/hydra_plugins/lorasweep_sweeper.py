@@ -1,8 +1,6 @@
 """The sweeper `study` that the files in sweeps/strategy select: what -m runs."""
 
-from __future__ import annotations
-
-from dataclasses import asdict
+from dataclasses import dataclass
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -31,14 +29,18 @@ class StudySweeper(Sweeper):
         start(self.settings, self.loader, self.config, arguments)
 
 
+@dataclass(kw_only=True)  # annotations must be types here: Hydra loads this module without a place in sys.modules
+class StudySweeperConfig(Settings):
+    """What Hydra instantiates."""
+
+    _target_: str = "hydra_plugins.lorasweep_sweeper.StudySweeper"
+    _recursive_: bool = False
+    _convert_: str = "all"
+
+
 ConfigStore.instance().store(
     group="hydra/sweeper",
     name="study",
-    node={
-        "_target_": "hydra_plugins.lorasweep_sweeper.StudySweeper",
-        "_recursive_": False,
-        "_convert_": "all",
-        **asdict(Settings()),
-    },
+    node=StudySweeperConfig,
     provider="lorasweep",
 )

@@ -174,6 +174,8 @@ class Composition:
         if not problems and override.is_sweep_override():
             for value in _swept_values(override):
                 problems += self._value_problems(key, value)
+            if isinstance(override.value(), IntervalSweep):
+                problems = [_with_whole_numbers(problem, override) for problem in problems]
         elif not problems:
             if self._is_group(key) and not override.is_delete():
                 problems += self._option_problems(key, override.value())
@@ -271,6 +273,13 @@ def _swept_values(override: Override) -> Iterable[Any]:
     if isinstance(sweep, RangeSweep):
         return [sweep.start, sweep.stop]
     return [sweep.start, sweep.end] if isinstance(sweep, IntervalSweep) else []
+
+
+def _with_whole_numbers(problem: Problem, override: Override) -> Problem:
+    """Say how an interval becomes one of whole numbers, where that is what is missing."""
+    if not problem.allowed.startswith("a whole number") or not float(problem.value).is_integer():
+        return problem
+    return replace(problem, allowed=f"{problem.allowed}: {override.key_or_group}=int({override.get_value_string()})")
 
 
 def _missing_files(data: schema.Data, model: schema.Model) -> Iterator[Problem]:

@@ -80,7 +80,12 @@ def read_search(
         only_if,
         {key: value_of(key) for key in _asked_about([*kept, *swept.values()], only_if)},
     )
-    return Search(settings, space, [*problems, *odd, *space.problems()], left_out)
+    problems += [*odd, *space.problems()]
+    if settings.sampler == "grid":
+        allowed = "values that can be gone through; an interval needs strategy=random or tpe"
+        endless = [item for item in space if item.values() is None]
+        problems += [Problem(f"{SWEEPER}.params.{item.key}", item.words(), allowed) for item in endless]
+    return Search(settings, space, problems, left_out)
 
 
 def _conditions(given: Mapping[str, Any]) -> tuple[dict[str, dict[str, tuple[Any, ...]]], list[Problem]]:
