@@ -27,3 +27,10 @@ def forget_optimizers() -> None:
     import bitsandbytes
 
     bitsandbytes.optim.GlobalOptimManager.get_instance().initialize()
+
+
+def unfreed_bytes() -> int:
+    """Return the memory of all paged optimizer states of this process: bitsandbytes has nothing that frees it."""
+    from bitsandbytes.functional import GlobalPageManager
+
+    return sum(tensor.nbytes for tensor in GlobalPageManager.get_instance().paged_tensors)

@@ -23,7 +23,7 @@ from lorasweep.host import Host
 from lorasweep.inputs import Inputs
 from lorasweep.local_files import local_files
 from lorasweep.model import location
-from lorasweep.optim import forget_optimizers
+from lorasweep.optim import forget_optimizers, unfreed_bytes
 from lorasweep.record import adapter_folder
 from lorasweep.schema import Run
 
@@ -74,6 +74,11 @@ class Resident(Host):
         if key not in self._untuned:
             self._untuned[key] = score()
         return self._untuned[key]
+
+    @property
+    def worn(self) -> bool:
+        """Whether the process had better be replaced: over 1 GiB of paged optimizer states has piled up in it."""
+        return unfreed_bytes() > 2**30
 
 
 WHEN_AND_WHAT_FOR = ("objective", "keep", "times", "untuned")
