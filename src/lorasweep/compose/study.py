@@ -75,11 +75,10 @@ def read_search(
     only_if, odd = _conditions(settings.only_if)
     known = {item.key for item in dimensions} | swept.keys()
     only_if = {key: asked for key, asked in only_if.items() if key in known and key not in fixed}
-    space = Space(
-        (*kept, *swept.values()),
-        only_if,
-        {key: value_of(key) for key in _asked_about([*kept, *swept.values()], only_if)},
-    )
+    varied = [*kept, *swept.values()]
+    known_values = {key: value_of(key) for key in _asked_about(varied, only_if)}
+    fixed_values = {key: value for key, value in known_values.items() if value is not MISSING}
+    space = Space(tuple(varied), only_if, fixed_values)
     problems += [*odd, *space.problems()]
     if settings.sampler == "grid":
         allowed = "values that can be gone through; an interval needs strategy=random or tpe"
@@ -186,10 +185,10 @@ def define(sweeper: Mapping[str, Any], loader: ConfigLoader, master: DictConfig,
 
 
 def value_at(key: str, values: Mapping[Any, Any], choices: Mapping[Any, Any]) -> Any:
-    """Return what a group or a dotted key is in a composed config; None if it is not there."""
+    """Return what a group or a dotted key is in a composed config; MISSING if it is not there."""
     if key in choices:
         return choices[key]
     found: Any = values
     for part in key.split("."):
-        found = found.get(part) if isinstance(found, Mapping) else None
+        found = found.get(part, MISSING) if isinstance(found, Mapping) else MISSING
     return found
