@@ -17,6 +17,7 @@ from lorasweep.record import write_json
 from lorasweep.rules import Problem, UserError
 from lorasweep.study.controller import SECONDS_TO_DIE, CannotStart, Controller
 from lorasweep.study.definition import Definition, check_unchanged
+from lorasweep.study.leaderboard import CSV, build_leaderboard, write_leaderboard
 from lorasweep.study.proposal import check_sampler
 from lorasweep.study.slots import Slot, build_slots
 from lorasweep.study.store import Store, local_url
@@ -38,15 +39,34 @@ def run_session(definition: Definition, view: View) -> str | None:
         try:
             _check_definition(definition, store)
             slots = build_slots(definition.settings.slots, definition.objective, definition.folder / "workers")
+            view.begin(len(slots))
             facts = _checked(definition, slots[0])
             _check_facts(definition, store, facts)
-            return Controller(definition, store, slots, view).run()
+            return _run(Controller(definition, store, slots, view))
         except UserError:
             if is_new and not store.trials():
                 store.remove()
             raise
         finally:
+            view.end()
             store.close()
+
+
+def _run(controller: Controller) -> str | None:
+    """Run trials; however that ends, what came of them is written down and shown."""
+    view, folder = controller.view, controller.definition.folder
+    try:
+        reason = controller.run()
+        if reason:
+            view.say(f"ended before it was done: {reason}")
+        return reason
+    finally:
+        board = build_leaderboard(controller.store, folder)
+        try:
+            write_leaderboard(board)
+        except OSError as error:
+            view.say(f"{folder / CSV} cannot be written: {error.strerror}")
+        view.end(board)
 
 
 @contextmanager

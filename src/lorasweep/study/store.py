@@ -49,6 +49,8 @@ class Trial:
     facts: dict[str, Any] = field(default_factory=dict)
     """What its summary.json says."""
     reason: str | None = None
+    choices: dict[str, str] = field(default_factory=dict)
+    """The option that every config group had."""
     deaths: int = 0
     """How often its process was killed."""
     started: datetime | None = None
@@ -196,6 +198,7 @@ def _trial(frozen: FrozenTrial) -> Trial:
         values=values or None,
         facts=attributes.get("facts", {}),
         reason=attributes.get("reason"),
+        choices=attributes.get("choices", {}),
         deaths=attributes.get("deaths", 0),
         started=frozen.datetime_start,
         ended=frozen.datetime_complete,
