@@ -154,12 +154,16 @@ def start(settings: Settings, loader: ConfigLoader, master: DictConfig, argument
     from rich.console import Console
 
     from lorasweep.compose import user_errors
+    from lorasweep.promote import write_best
     from lorasweep.study.session import run_session
     from lorasweep.study.view import build_view
 
     with user_errors():
         definition = define(asdict(settings), loader, master, arguments)
-        reason = run_session(definition, build_view(Console(), definition))
+        try:
+            reason = run_session(definition, build_view(Console(), definition))
+        finally:
+            write_best(definition)
     if reason:
         raise SystemExit(130 if reason == "interrupted" else 1)
 
