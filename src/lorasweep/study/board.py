@@ -28,7 +28,8 @@ def tables(board: Leaderboard, console: Console, most: int | None) -> Iterator[R
         return
     rows = _chosen(board.rows, most)
     candidates = _candidates(board)
-    constant = {name: values[0] for name in candidates if name in board.varied and (values := _constant(board, name))}
+    may_differ = [name for name in candidates if name in (*board.varied, *board.metrics)]
+    constant = {name: values[0] for name in may_differ if (values := _constant(board, name))}
     if constant:
         words = ", ".join(f"{name}={value}" for name, value in constant.items())
         yield Text(f"the same in every trial: {words}", style="dim", overflow="ellipsis")
@@ -70,21 +71,22 @@ def _is_idle(board: Leaderboard, name: str) -> bool:
     """Tell whether a column is empty, or says what the objective says."""
     if name in ("rank", "trial", "state"):
         return False
-    having = [row for row in board.rows if name in row]
+    base = board.baseline["trial"] if board.baseline else None
+    having = [row for row in board.rows if name in row and not (name == "difference" and row.get("trial") == base)]
     first = board.objectives[0]
     repeats = name.startswith("eval/") and all(row.get(first) == row[name] for row in having if first in row)
     return not having or (repeats and any(first in row for row in having))
 
 
 def _fitting(board: Leaderboard, rows: Sequence[Row], wanted: list[str], width: int) -> list[str]:
-    """Leave out columns until the table fits: metrics first, then what varies, from the right."""
+    """Leave out columns until the table fits: metrics first, from the right, then what varies, the widest first."""
     names = _headings(board, wanted)
     sizes = {name: max(len(part) for part in names[name].split("\n")) for name in wanted}
     for name in wanted:
         sizes[name] = GAP + max(sizes[name], *(len(_cell(board, row, name)) for row in rows))
     kept = list(wanted)
     droppable = [name for name in wanted if name in board.metrics]
-    for name in (*reversed(droppable), *reversed(board.varied)):
+    for name in (*reversed(droppable), *sorted(board.varied, key=lambda name: -sizes.get(name, 0))):
         if sum(sizes[item] for item in kept) - GAP <= width:
             break
         if name in kept:
@@ -146,6 +148,8 @@ def _rest(board: Leaderboard, rows: Sequence[Row], unseen: Sequence[str]) -> Ite
         notes.append("not shown: " + ", ".join(f"{count} {state_words(State(state))}" for state, count in left.items()))
     if unseen:
         notes.append(f"no room for {', '.join(unseen)}")
+    if board.best:
+        notes.append(f"lorasweep promote {board.folder.name}: trial {board.best['trial']} as an experiment")
     notes.append(f"all of it: {os.path.relpath(board.folder / CSV)}")
     yield Text("\n".join(notes), style="dim")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from rich import live
 from rich.console import Console, Group, JustifyMethod, RenderableType
@@ -22,7 +22,7 @@ from lorasweep.study.wording import STYLES, clock, is_numeric, short_names, show
 SECONDS_BETWEEN_DRAWINGS = 0.125
 MOST_FINISHED = 8
 LEAST_FINISHED = 2
-LINES_AROUND = 9
+LINES_AROUND = 10
 """What is drawn besides trials, and a free line for what is typed."""
 GAP = 2
 BAR = 10
@@ -34,7 +34,7 @@ class Running:
     """A trial that runs and how far it is."""
 
     trial: Trial
-    started: float = field(default_factory=time.monotonic)
+    started: float
     step: int = 0
     total: int = 0
     value: float | None = None
@@ -77,7 +77,7 @@ class Live:
     def started(self, trial: Trial, slot: int) -> None:
         """Show a trial among those that run."""
         self.finished.pop(trial.number, None)
-        self.running[trial.number] = Running(trial)
+        self.running[trial.number] = Running(trial, time.monotonic())
 
     def step(self, number: int, step: int, total: int) -> None:
         """Move a trial's bar."""
@@ -172,7 +172,7 @@ class Live:
         """Return trials that run, and below them those that ended last, as many as there is room for."""
         room = max(2, self.console.height - LINES_AROUND)
         ended = list(reversed(self.finished.values()))
-        most = max(room - min(LEAST_FINISHED, len(ended)), 1)
+        most = room - min(LEAST_FINISHED, len(ended), room // 4)
         running = sorted(self.running.values(), key=lambda item: item.trial.number)
         hidden = len(running) - most + 1 if len(running) > most else 0
         running = running[: len(running) - hidden]
@@ -211,12 +211,13 @@ class Live:
         """Return how wide a trial's state may be and which values there is room for."""
         state = len("complete baseline")
         room = self.console.width - (5 + state + max(6, len(self.objective)) + 5) - 3 * GAP
-        keys = []
-        for key in self.names:
-            if room >= self.widths[key] + GAP:
-                room -= self.widths[key] + GAP
-                keys.append(key)
-        return state + max(0, min(room, 12)), keys
+        chosen = set()
+        for key in sorted(self.names, key=lambda key: self.widths[key]):  # the narrow ones: as many as fit
+            if room < self.widths[key] + GAP:
+                break
+            room -= self.widths[key] + GAP
+            chosen.add(key)
+        return state + min(room, 12), [key for key in self.names if key in chosen]
 
     def _how_far(self, item: Running, room: int) -> Text:
         if not item.total:

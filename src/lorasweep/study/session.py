@@ -17,13 +17,14 @@ from lorasweep.record import write_json
 from lorasweep.rules import Problem, UserError
 from lorasweep.study.controller import SECONDS_TO_DIE, CannotStart, Controller
 from lorasweep.study.definition import Definition, check_unchanged
+from lorasweep.study.folder import OWNER
 from lorasweep.study.leaderboard import CSV, build_leaderboard, write_leaderboard
 from lorasweep.study.proposal import check_sampler
 from lorasweep.study.slots import Slot, build_slots
 from lorasweep.study.store import Store, local_url
 from lorasweep.study.view import View
 
-LOCK, OWNER = ".lock", "controller.json"
+LOCK = ".lock"
 
 
 def run_session(definition: Definition, view: View) -> str | None:
@@ -56,10 +57,7 @@ def _run(controller: Controller) -> str | None:
     """Run trials; however that ends, what came of them is written down and shown."""
     view, folder = controller.view, controller.definition.folder
     try:
-        reason = controller.run()
-        if reason:
-            view.say(f"ended before it was done: {reason}")
-        return reason
+        return controller.run()
     finally:
         board = build_leaderboard(controller.store, folder)
         try:
