@@ -155,7 +155,7 @@ def start(settings: Settings, loader: ConfigLoader, master: DictConfig, argument
 
     from lorasweep.compose import user_errors
     from lorasweep.promote import write_best
-    from lorasweep.study.session import run_session
+    from lorasweep.study.session import run_session, undisturbed
     from lorasweep.study.view import build_view
 
     with user_errors():
@@ -163,7 +163,8 @@ def start(settings: Settings, loader: ConfigLoader, master: DictConfig, argument
         try:
             reason = run_session(definition, build_view(Console(), definition))
         finally:
-            write_best(definition)
+            with undisturbed():
+                write_best(definition)
     if reason:
         raise SystemExit(130 if reason == "interrupted" else 1)
 

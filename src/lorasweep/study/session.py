@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -59,12 +60,24 @@ def _run(controller: Controller) -> str | None:
     try:
         return controller.run()
     finally:
-        board = build_leaderboard(controller.store, folder)
-        try:
-            write_leaderboard(board)
-        except OSError as error:
-            view.say(f"{folder / CSV} cannot be written: {error.strerror}")
-        view.end(board)
+        with undisturbed():
+            board = build_leaderboard(controller.store, folder)
+            try:
+                write_leaderboard(board)
+            except OSError as error:
+                view.say(f"{folder / CSV} cannot be written: {error.strerror}")
+            view.end(board)
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Let no further Ctrl-C get between the end of a study and its results."""
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager
