@@ -1,4 +1,7 @@
-"""The commands around a run: lorasweep preview before it; evaluate, chat, merge, push, lm-eval after it."""
+"""The commands around a run: lorasweep preview before it; evaluate, chat, merge, push, lm-eval after it.
+
+Around a study: add, stop while it runs; promote after it.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,10 @@ from lorasweep.compose import user_errors
 from lorasweep.record import CHECKOUT
 from lorasweep.rules import Problem, UserError
 from lorasweep.schema import Run
+from lorasweep.study import comparability
+from lorasweep.study.folder import controller_of, find_study
+from lorasweep.study.requests import Request, make_request
+from lorasweep.study.space import Choice, Point, Space
 
 app = typer.Typer(
     name="lorasweep",
@@ -43,6 +50,13 @@ class SixteenBit(StrEnum):
 
 
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, such as outputs/runs/<time>.")]
+Study = Annotated[
+    str, typer.Argument(metavar="STUDY", help="The folder of a study, or its name below outputs/studies.")
+]
+Storage = Annotated[
+    str | None,
+    typer.Option(metavar="URL", help="Where the study is kept, if not in its folder: hydra.sweeper.storage."),
+]
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[OVERRIDES]...", help="As for train.py: evaluation.generate=50.")
 ]
@@ -197,6 +211,72 @@ def lm_eval(
     show(*measure(config, run, names, include_path, limit, num_fewshot, base, chat_template))
 
 
+@app.command()
+def add(
+    study: Study,
+    values: Annotated[list[str], typer.Argument(metavar="KEY=VALUE...", help="What to try: lora.r=48 optim.lr=1e-4.")],
+    config_dir: Annotated[Path | None, typer.Option(metavar="DIR", help="As the study was started with.")] = None,
+) -> None:
+    """Have a study try these values, with all others as its config has them; on top of its total."""
+    folder = find_study(study)
+    places = [f"--config-dir={config_dir}"] if config_dir else []
+    compose.register()
+    point = compose.read_point(CHECKOUT / "conf", compose.CommandLine.of([*places, *values]))
+    _check_comparable(folder, point)
+    make_request(folder, Request(point=point))
+    owner = controller_of(folder)
+    when = f"now, by {owner}" if owner else "when the study next runs: nothing runs it now"
+    typer.echo(f"{folder}: {' '.join(values)} is taken up {when}")
+
+
+@app.command()
+def confirm(
+    study: Annotated[str, typer.Argument(metavar="STUDY", help="A study's folder, or its name in outputs/studies.")],
+    top: Annotated[int, typer.Option(min=1, help="How many of the best trials.")] = 3,
+    seeds: Annotated[int, typer.Option(min=1, help="How many new seeds each.")] = 3,
+    slots: Annotated[int | None, typer.Option(min=1, help="As hydra.sweeper.slots.")] = None,
+    storage: Annotated[str | None, typer.Option(metavar="URL", help="As hydra.sweeper.storage.")] = None,
+) -> None:
+    """Train the best trials again with other seeds: is the winner inside the noise? Then score the test rows, once."""
+    from rich.console import Console
+
+    from lorasweep import confirm as confirmation
+    from lorasweep.study.folder import find_study
+    from lorasweep.study.view import Lines
+
+    confirmation.show(confirmation.confirm(find_study(study), top, seeds, slots, storage, Lines(Console())))
+
+
+@app.command()
+def stop(study: Study) -> None:
+    """Have a study start no more trials; those that run are finished."""
+    folder = find_study(study)
+    owner = controller_of(folder)
+    if owner is None:
+        typer.echo(f"{folder}: nothing runs it now, so nothing is to be stopped")
+        return
+    make_request(folder, Request(stop=True))
+    typer.echo(
+        f"{folder}: {owner} starts no more trials and ends with those that run. The same command goes on with it"
+    )
+
+
+@app.command()
+def promote(
+    study: Study,
+    trial: Annotated[int | None, typer.Option(min=0, help="Which trial; default: the best.")] = None,
+    name: Annotated[str | None, typer.Option(help="Of the experiment; default: STUDY_best.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an experiment of that name.")] = False,
+    storage: Storage = None,
+) -> None:
+    """Make a trial an experiment: conf/experiment/NAME.yaml."""
+    folder = find_study(study)
+    from lorasweep.promote import promote, show
+
+    compose.register()
+    show(*promote(folder, trial, name, storage, force))
+
+
 def _opened(folder: Path, overrides: list[str] | None = None, *, needs_data: bool = True, loads: bool = True) -> Run:
     """Return the run of a folder, checked within about a second, and before the model is loaded what that takes."""
     from lorasweep.saved import open_run
@@ -205,6 +285,18 @@ def _opened(folder: Path, overrides: list[str] | None = None, *, needs_data: boo
     if loads:
         _check_inputs(run)
     return run
+
+
+def _check_comparable(study: Path, point: Point) -> None:
+    """Check that a trial with these values would be judged like the others of its study, once one of them has begun."""
+    record = next(iter(sorted(study.glob("trials/*/run.yaml"))), None)
+    if record is None:
+        return
+    from lorasweep.saved import as_recorded
+
+    space = Space(tuple(Choice(key, (value,)) for key, value in point.items()))
+    if problems := list(comparability.problems(space, as_recorded(record.parent), "none")):
+        raise UserError(problems)
 
 
 def _check_inputs(run: Run) -> None:

@@ -1,4 +1,4 @@
-"""The command confirm: the best trials of a study again with other seeds, and whether the winner is inside the noise."""
+"""The command confirm: the best trials of a study with other seeds, and whether the winner is inside the noise."""
 
 from __future__ import annotations
 
@@ -192,7 +192,7 @@ def _kept_evaluation(folder: Path) -> dict[str, Any]:
 
 
 def _scored_once(folder: Path, candidates: Sequence[Candidate]) -> dict[str, Any] | None:
-    """Score winner, baseline and untuned model on the test rows, unless that has been done: a second look is a choice."""
+    """Score winner, baseline and untuned model on the test rows, unless that was done: a second look is a choice."""
     path = folder / TEST
     if path.exists():
         known: dict[str, Any] = json.loads(path.read_text())
@@ -248,7 +248,8 @@ def show(result: Confirmation) -> None:
         name = f"{candidate.trial}{' (baseline)' if candidate.is_baseline else ''}"
         table.add_row(
             name, f"{candidate.mean:.4f}", f"{candidate.spread:.4f}", f"{candidate.in_study:.4f}",
-            f"{over_seeds[0]:+.4f}" if over_seeds else "", _range(over_seeds), _range(versus.over_rows if versus else None),
+            f"{over_seeds[0]:+.4f}" if over_seeds else "", _range(over_seeds),
+            _range(versus.over_rows if versus else None),
         )  # fmt: skip
     console.print(table)
     console.print(Text(verdict(result), style="bold"))

@@ -75,11 +75,15 @@ def write_record(folder: Path, run: Run, overrides: list[str], facts: Mapping[st
 
 
 def write_json(path: Path, values: Any) -> None:
+    """Write a JSON file whole or not at all."""
+    write_text(path, json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all."""
     staging = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(staging, "w", encoding="utf-8") as file:
-        json.dump(values, file, indent=1, ensure_ascii=False, allow_nan=False)
-        file.write("\n")
+    with open(staging, "w", encoding="utf-8", newline="") as file:
+        file.write(text)
         file.flush()
         os.fsync(file.fileno())
     staging.replace(path)

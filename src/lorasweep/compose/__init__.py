@@ -18,13 +18,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from lorasweep import schema
 from lorasweep.compose.command_line import CommandLine
-from lorasweep.compose.composition import SECRET_NAME, checked_run, checked_study
+from lorasweep.compose.composition import SECRET_NAME, checked_run, checked_study, composed_values, read_point
 from lorasweep.conflicts import conflicts
 from lorasweep.record import Launch
 from lorasweep.rules import MISSING, UserError, check
 
 __all__ = [
-    "CommandLine", "check_command_line", "checked_run", "checked_study", "launch", "register", "to_run", "user_errors",
+    "CommandLine", "check_command_line", "checked_run", "checked_study", "composed_values", "launch", "read_point",
+    "register", "to_run", "user_errors",
 ]  # fmt: skip
 
 

@@ -34,7 +34,8 @@ from lorasweep.local_files import local_files
 from lorasweep.record import adapter_folder
 from lorasweep.rules import MISSING, Problem, UserError, build, check, nearest
 from lorasweep.study import comparability
-from lorasweep.study.definition import Definition
+from lorasweep.study.definition import FREE, Definition
+from lorasweep.study.space import Point
 
 CODE_KEYS = {"_target_", "_partial_", "_args_", "_recursive_", "_convert_"}
 STUDY_KEYS = ("study", "space", "strategy")
@@ -77,6 +78,28 @@ def _checked(conf: Path, line: CommandLine) -> Iterator[Composition]:
         if problems:
             raise UserError(problems)
         yield composition
+
+
+def composed_values(conf: Path, overrides: list[str], config_dir: Path | None = None) -> dict[str, Any]:
+    """Return the plain values that overrides compose to, unchecked: of themselves they need not make a run."""
+    with _hydra(conf, config_dir):
+        values = OmegaConf.to_container(compose("config", overrides=overrides), resolve=True)
+    assert isinstance(values, dict)
+    return {str(name): value for name, value in values.items()}
+
+
+def read_point(conf: Path, line: CommandLine) -> Point:
+    """Return the values of options and groups that a command line gives, or raise every problem found in them."""
+    problems, point = list(line.problems), Point()
+    with _hydra(conf, line.config_dir):
+        composition = Composition(line)
+        for override in line.overrides:
+            found = list(composition.point_problems(override))
+            point |= {} if found else {override.key_or_group: override.value()}
+            problems += found
+    if problems:
+        raise UserError(problems)
+    return point
 
 
 @contextmanager
@@ -142,6 +165,20 @@ class Composition:
                 for problem in self._value_problems(dimension.key, value):
                     yield replace(problem, source=f"hydra.sweeper.params.{dimension.key}")
         yield from comparability.problems(self.search.space, self.run, self.search.settings.pruner)
+
+    def point_problems(self, override: Override) -> Iterator[Problem]:
+        """Yield what is wrong with one value of a point; whether it goes with the others only the study knows."""
+        key = override.key_or_group
+        problems = list(self._refusals(key, override))
+        if (
+            override.is_delete()
+            or override.is_add()
+            or re.split("[./]", key)[0] in ("hydra", "experiment", *STUDY_KEYS, *FREE)
+        ):
+            problems.append(Problem(key, MISSING, "an option of the run that can differ between trials: lora.r=48"))
+        if not problems:
+            problems += self._value_problems(key, override.value())
+        yield from (replace(problem, source=f"command line: {override.input_line}") for problem in problems)
 
     def compose_strictly(self) -> list[Problem]:
         """Compose as Hydra will, with the typed schema: the net under the checks."""

@@ -18,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from lorasweep.compose.spaces import as_overrides, read_params, read_sweep
 from lorasweep.conflicts import conflicts
 from lorasweep.rules import MISSING, Problem, UserError, build, check
-from lorasweep.schema import Run
+from lorasweep.schema import SECTIONS, Run
 from lorasweep.study import settings as study_settings
 from lorasweep.study.canonical import config_key
 from lorasweep.study.definition import Composed, Definition
@@ -122,12 +122,13 @@ class Composer:
         parsed = OverridesParser.create().parse_overrides(overrides)
         self.fixed = [str(item.input_line) for item in parsed if not item.is_sweep_override()]
         self.name: str | None = None
-        self._bases: dict[tuple[str, ...], DictConfig] = {}
+        self._bases: dict[tuple[str, ...], tuple[DictConfig, dict[str, str]]] = {}
 
     def __call__(self, point: Point) -> Composed:
         """Return the config of a point; UserError if its values contradict each other."""
         chosen = as_overrides({key: value for key, value in point.items() if key in self.groups})
-        config = copy.deepcopy(self._base(tuple(chosen)))
+        base, choices = self._base(tuple(chosen))
+        config = copy.deepcopy(base)
         with open_dict(config):
             for key, value in point.items():
                 if key not in self.groups:
@@ -138,17 +139,18 @@ class Composer:
         if problems := [*check(asdict(run), Run), *conflicts(run)]:
             raise UserError(problems)
         varied = as_overrides(point)
-        return Composed(asdict(run), [*self.fixed, *varied], varied, config_key(run))
+        return Composed(asdict(run), [*self.fixed, *varied], varied, config_key(run), choices)
 
-    def _base(self, chosen: tuple[str, ...]) -> DictConfig:
+    def _base(self, chosen: tuple[str, ...]) -> tuple[DictConfig, dict[str, str]]:
         if chosen not in self._bases:
             try:
                 composed = self.loader.load_sweep_config(self.master, [*self.fixed, *chosen])
             except (HydraException, OmegaConfBaseException) as error:
                 raise UserError(Problem("config", MISSING, str(error).splitlines()[0])) from None
+            choices = {name: str(composed.hydra.runtime.choices[name]) for name in SECTIONS}
             with open_dict(composed):
                 del composed["hydra"]
-            self._bases[chosen] = composed
+            self._bases[chosen] = composed, choices
         return self._bases[chosen]
 
 
@@ -157,12 +159,17 @@ def start(settings: Settings, loader: ConfigLoader, master: DictConfig, argument
     from rich.console import Console
 
     from lorasweep.compose import user_errors
-    from lorasweep.study.session import run_session
-    from lorasweep.study.view import Lines
+    from lorasweep.promote import write_best
+    from lorasweep.study.session import run_session, undisturbed
+    from lorasweep.study.view import build_view
 
     with user_errors():
         definition = define(asdict(settings), loader, master, arguments)
-        reason = run_session(definition, Lines(Console()))
+        try:
+            reason = run_session(definition, build_view(Console(), definition))
+        finally:
+            with undisturbed():
+                write_best(definition)
     if reason:
         raise SystemExit(130 if reason == "interrupted" else 1)
 

@@ -170,6 +170,7 @@ class Controller:
         if number is None:
             self.keys.add(composed.key)
             number = self.store.create(self.next.point, composed.key, self.next.kind)
+            self.store.note(number, choices=composed.choices)
         self.next = None
         folder = self.folder_of(number)
         if folder.exists():  # of an attempt that was interrupted

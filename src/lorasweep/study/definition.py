@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ class Composed:
     varied: list[str]
     """Of the overrides those of the point."""
     key: str
+    choices: dict[str, str] = field(default_factory=dict)
+    """The option that every config group has."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,20 @@ class Definition:
             return list(given) if isinstance(given, list) else [given] * len(self.settings.objectives)
         judged = self.compose({}).run.get("evaluation", {}).get("objective", "loss")
         return [_direction(name, judged) for name in self.settings.objectives]
+
+    def objective_names(self) -> list[str]:
+        """Return what the objectives are called where people read them: loss, not objective."""
+        judged = self.compose({}).run.get("evaluation", {}).get("objective", "loss")
+        return [judged if name == "objective" else name for name in self.settings.objectives]
+
+    def total(self) -> int | None:
+        """Return how many trials the study will have at most, without added ones; None if nothing but time ends it."""
+        size, asked = self.space.size(), self.settings.n_trials
+        if size is None:
+            return asked
+        first = [self.space.baseline()] * self.settings.baseline + [dict(point) for point in self.settings.enqueue]
+        size += sum(not self.space.holds(point) for point in first)
+        return size if asked is None else min(size, asked)
 
     def lasting(self) -> dict[str, Any]:
         """Return what all sessions of the study must share, flat."""

@@ -68,7 +68,7 @@ class Plan:
 def plan(definition: Definition, run: Run, most: int) -> Plan:
     """Return what a study would do: the first `most` points as it would try them, and what it would refuse."""
     finished = _finished(definition)
-    grid = definition.settings.sampler == "grid"
+    grid = definition.settings.sampler in ("grid", "list")
     with TemporaryDirectory() as place:
         store = Store(local_url(Path(place) / "plan.db"), definition.name, definition.directions(), definition.space)
         points = _first_points(definition, store, MOST_COMPOSED if grid else most)

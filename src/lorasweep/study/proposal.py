@@ -29,6 +29,8 @@ def proposals(
 
     Every call seeds the sampler anew, by the study's seed and the number of the next trial: there is no state to lose.
     """
+    if settings.sampler == "list":
+        return
     if settings.sampler != "grid":
         past = [trial for trial in trials if trial.state != TrialState.FAIL]
         for attempt in range(MOST_REPEATS):

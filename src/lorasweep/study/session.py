@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,12 +18,14 @@ from lorasweep.record import write_json
 from lorasweep.rules import Problem, UserError
 from lorasweep.study.controller import SECONDS_TO_DIE, CannotStart, Controller
 from lorasweep.study.definition import Definition, check_unchanged
+from lorasweep.study.folder import OWNER
+from lorasweep.study.leaderboard import CSV, build_leaderboard, write_leaderboard
 from lorasweep.study.proposal import check_sampler
 from lorasweep.study.slots import Slot, build_slots
 from lorasweep.study.store import Store, local_url
 from lorasweep.study.view import View
 
-LOCK, OWNER = ".lock", "controller.json"
+LOCK = ".lock"
 
 
 def run_session(definition: Definition, view: View) -> str | None:
@@ -38,15 +41,43 @@ def run_session(definition: Definition, view: View) -> str | None:
         try:
             _check_definition(definition, store)
             slots = build_slots(definition.settings.slots, definition.objective, definition.folder / "workers")
+            view.begin(len(slots))
             facts = _checked(definition, slots[0])
             _check_facts(definition, store, facts)
-            return Controller(definition, store, slots, view).run()
+            return _run(Controller(definition, store, slots, view))
         except UserError:
             if is_new and not store.trials():
                 store.remove()
             raise
         finally:
+            view.end()
             store.close()
+
+
+def _run(controller: Controller) -> str | None:
+    """Run trials; however that ends, what came of them is written down and shown."""
+    view, folder = controller.view, controller.definition.folder
+    try:
+        return controller.run()
+    finally:
+        with undisturbed():
+            board = build_leaderboard(controller.store, folder)
+            try:
+                write_leaderboard(board)
+            except OSError as error:
+                view.say(f"{folder / CSV} cannot be written: {error.strerror}")
+            view.end(board)
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Let no further Ctrl-C get between the end of a study and its results."""
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

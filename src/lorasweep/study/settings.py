@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from lorasweep.rules import Problem, choice, number, satisfying
 
-SAMPLERS = ("grid", "random", "tpe")
+SAMPLERS = ("grid", "list", "random", "tpe")
 PRUNERS = ("none", "median", "asha")
 Direction = Literal["minimize", "maximize"]
 
@@ -18,14 +18,15 @@ class Settings:
     """How a study searches; what it searches is in `params`."""
 
     sampler: str = choice("grid", *SAMPLERS)
-    """grid: every combination once. random, tpe: `n_trials` of them, tpe learning from those before."""
+    """grid: every combination once. list: the points of `enqueue` and no more. random, tpe: `n_trials` points, tpe
+    learning from those before."""
     sampler_kwargs: dict[str, Any] = field(default_factory=dict)
     """Arguments of Optuna's TPESampler, such as n_startup_trials."""
     seed: int = number(0, least=0)
     """Decides what is sampled; training has seeds of its own (train.seed), the same in every trial."""
     n_trials: int | None = number(None, least=1)
     """Trials in the study at its end, those of earlier sessions among them: run again, it goes on up to this total
-    (Optuna's own sweeper adds as many). Null: every point of the grid."""
+    (Optuna's own sweeper adds as many). Null: every point of the grid or the list."""
     params: dict[str, Any] = field(default_factory=dict)
     """What varies, as Hydra writes sweeps: `lora.r: 8,16,64`, `optim.lr: tag(log, interval(1e-5, 1e-3))`."""
     only_if: dict[str, Any] = field(default_factory=dict)
@@ -75,7 +76,7 @@ class Settings:
 def conflicts(settings: Settings) -> Iterator[Problem]:
     """Yield what is wrong between settings that are each right."""
     several = len(settings.objectives) > 1
-    if settings.sampler != "grid" and settings.n_trials is None:
+    if settings.sampler in ("random", "tpe") and settings.n_trials is None:
         yield Problem("hydra.sweeper.n_trials", None, f"a number: nothing else ends a {settings.sampler} search")
     if isinstance(settings.direction, list) and len(settings.direction) != len(settings.objectives):
         yield Problem("hydra.sweeper.direction", settings.direction, "as many as hydra.sweeper.objectives")

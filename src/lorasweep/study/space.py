@@ -126,6 +126,10 @@ class Space:
             return sum(1 for _ in self.points())
         return math.prod(len(values) for values in counts if values is not None)
 
+    def holds(self, point: Point) -> bool:
+        """Tell whether a point is one of the combinations."""
+        return all(item.holds(point.get(item.key)) for item in self.dimensions if self.varies(item.key, point))
+
     def baseline(self) -> Point:
         """Return the values that the config itself has for what varies."""
         point: Point = {}

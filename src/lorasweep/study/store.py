@@ -11,11 +11,13 @@ from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage, get_storage
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
-from sqlalchemy.exc import DatabaseError
+from sqlalchemy.exc import DatabaseError, SQLAlchemyError
 
-from lorasweep.rules import Problem, UserError
+from lorasweep.rules import Problem, UserError, nearest
 from lorasweep.study.outcomes import State
 from lorasweep.study.settings import Direction
 from lorasweep.study.space import Choice, Dimension, Point, Space
@@ -49,6 +51,8 @@ class Trial:
     facts: dict[str, Any] = field(default_factory=dict)
     """What its summary.json says."""
     reason: str | None = None
+    choices: dict[str, str] = field(default_factory=dict)
+    """The option that every config group had."""
     deaths: int = 0
     """How often its process was killed."""
     started: datetime | None = None
@@ -74,6 +78,11 @@ class Store:
             allowed = f"a database that can be read and written: {str(error.orig).splitlines()[0]}"
             raise UserError(Problem("hydra.sweeper.storage", url, allowed)) from None
         self.id = self.study._study_id
+
+    @property
+    def directions(self) -> list[str]:
+        """Return minimize or maximize for every objective."""
+        return [direction.name.lower() for direction in self.study.directions]
 
     @property
     def attributes(self) -> dict[str, Any]:
@@ -152,6 +161,26 @@ class Store:
         return self.storage.get_trial_id_from_study_id_trial_number(self.id, number)
 
 
+def open_store(folder: Path, url: str | None = None) -> Store:
+    """Open the study of a folder to read it, whatever the folder is called by now."""
+    path = folder / "study.db"
+    if url is None and not path.is_file():
+        allowed = f"the database that the study is in, as hydra.sweeper.storage had it: {folder} has no study.db"
+        raise UserError(Problem("--storage", None, allowed))
+    try:
+        storage = get_storage(url or local_url(path))
+        names = optuna.get_all_study_names(storage)
+        name = names[0] if url is None and len(names) == 1 else folder.name
+        if name not in names:
+            raise UserError(Problem("STUDY", folder.name, f"a study in {url or path}", nearest(folder.name, names)))
+        directions = optuna.load_study(study_name=name, storage=storage).directions
+    except (SQLAlchemyError, StorageInternalError, ImportError) as error:
+        words = str(getattr(error, "orig", error)).splitlines()[0]
+        raise UserError(Problem("STUDY", str(folder), f"a study whose database can be read ({words})")) from None
+    ways: list[Direction] = ["maximize" if way == StudyDirection.MAXIMIZE else "minimize" for way in directions]
+    return Store(url or local_url(path), name, ways, Space(()))
+
+
 def local_url(path: Path) -> str:
     """Return the address of a SQLite file."""
     return f"sqlite:///{path.absolute()}"
@@ -196,6 +225,7 @@ def _trial(frozen: FrozenTrial) -> Trial:
         values=values or None,
         facts=attributes.get("facts", {}),
         reason=attributes.get("reason"),
+        choices=attributes.get("choices", {}),
         deaths=attributes.get("deaths", 0),
         started=frozen.datetime_start,
         ended=frozen.datetime_complete,

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from typing import Protocol
 
 from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
+from lorasweep.study.definition import Definition
+from lorasweep.study.leaderboard import Leaderboard, show
 from lorasweep.study.space import Point
 from lorasweep.study.store import Trial
 
 
 class View(Protocol):
     """Is told what happens in a study."""
+
+    def begin(self, slots: int) -> None:
+        """Show that a session begins, on so many slots; its configs are still to be checked."""
 
     def started(self, trial: Trial, slot: int) -> None:
         """Show that a trial begins, or begins again."""
@@ -31,16 +40,25 @@ class View(Protocol):
     def tick(self) -> None:
         """Show that time passes."""
 
+    def end(self, board: Leaderboard | None = None) -> None:
+        """Show what came of the session; called however it ends, and perhaps twice."""
+
 
 class Lines:
-    """A line per event, for logs and pipes."""
+    """A line per event, for logs and pipes; quiet, only of what is wrong, and the end."""
 
-    def __init__(self, console: Console) -> None:
-        self.console = console
+    def __init__(self, console: Console, definition: Definition | None = None, quiet: bool = False) -> None:
+        self.console, self.definition, self.quiet = console, definition, quiet
+
+    def begin(self, slots: int) -> None:
+        """Print what is about to be searched."""
+        if self.definition and not self.quiet:
+            self.console.print(header(self.definition, slots))
 
     def started(self, trial: Trial, slot: int) -> None:
         """Print what begins."""
-        self.say(f"trial {trial.number} started: {words(trial.point)}")
+        if not self.quiet:
+            self.say(f"trial {trial.number} started: {words(trial.point)}")
 
     def step(self, number: int, step: int, total: int) -> None:
         """Print nothing: there are too many."""
@@ -50,16 +68,65 @@ class Lines:
 
     def ended(self, trial: Trial) -> None:
         """Print what came of it."""
-        value = f" {trial.value:.6g}" if trial.value is not None else ""
-        reason = f": {trial.reason.splitlines()[0]}" if trial.reason else ""
-        self.say(f"trial {trial.number} {trial.state.value}{value}{reason}")
+        if not self.quiet or trial.state.is_failure:
+            self.say(ending(trial))
 
     def say(self, text: str) -> None:
         """Print it."""
-        self.console.print(text, markup=False, highlight=False)
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def tick(self) -> None:
         """Do nothing."""
+
+    def end(self, board: Leaderboard | None = None) -> None:
+        """Print the best trials."""
+        if board:
+            show(board, self.console)
+
+
+def build_view(console: Console, definition: Definition) -> View:
+    """Return the live view for a terminal, lines for everything else."""
+    from lorasweep.study.live import Live
+
+    quiet = definition.compose({}).run.get("verbosity") == "quiet"
+    if console.is_terminal and not console.is_dumb_terminal and not quiet:
+        return Live(console, definition)
+    return Lines(console, definition, quiet)
+
+
+def header(definition: Definition, slots: int) -> Table:
+    """Return what is searched, how and where."""
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in _facts(definition, slots):
+        table.add_row(name, value)
+    return table
+
+
+def _facts(definition: Definition, slots: int) -> Iterator[tuple[str, Text]]:
+    settings, space = definition.settings, definition.space
+    yield "study", Text(definition.name, style="bold")
+    longest = max((len(dimension.key) for dimension in space), default=0)
+    for index, dimension in enumerate(space):
+        conditions = space.only_if.get(dimension.key, {})
+        asked = " and ".join(f"{key} is {' or '.join(map(str, values))}" for key, values in conditions.items())
+        line = Text.assemble(f"{dimension.key:<{longest}}  {dimension.words()}", (f"  if {asked}" * bool(asked), "dim"))
+        yield "" if index else "space", line
+    total = definition.total()
+    pruner = f", {settings.pruner} ends trials early" if settings.pruner != "none" else ""
+    several = f", {slots} at the same time" if slots > 1 else ""
+    yield "search", Text(f"{settings.sampler}, {total or 'any number of'} trials{several}{pruner}")
+    goals = zip(definition.directions(), definition.objective_names(), strict=True)
+    yield "goal", Text(", ".join(f"{direction} {name}" for direction, name in goals))
+    yield "folder", Text(os.path.relpath(definition.folder))
+
+
+def ending(trial: Trial) -> str:
+    """Return a line about what came of a trial."""
+    value = f" {trial.value:.6g}" if trial.value is not None else ""
+    reason = f": {trial.reason.splitlines()[0]}" if trial.reason else ""
+    return f"trial {trial.number} {trial.state.value}{value}{reason}"
 
 
 def words(point: Point) -> str:

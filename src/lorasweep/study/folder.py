@@ -1,0 +1,55 @@
+"""The folder of a study, as commands beside it find it."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from pathlib import Path
+
+import psutil
+
+from lorasweep.rules import Problem, UserError, nearest
+
+STUDIES = Path("outputs/studies")
+OWNER = "controller.json"
+
+
+def find_study(given: str) -> Path:
+    """Return the folder of a study, given as a path or as a name below outputs/studies."""
+    places = (Path(given), STUDIES / given)
+    found = next((place for place in places if (place / "study.db").is_file() or (place / "trials").is_dir()), None)
+    if found:
+        return found
+    names = [path.name for path in latest_studies()]
+    allowed = f"the folder of a study, or a name below {STUDIES}"
+    if names:
+        allowed += f". The latest there: {', '.join(names[:4])}"
+    raise UserError(Problem("STUDY", given, allowed, nearest(Path(given).name, names)))
+
+
+def latest_studies() -> list[Path]:
+    """Return the folders of studies in outputs/studies here, latest first."""
+    folders = [path.parent for path in STUDIES.glob("*/study.db")]
+    return sorted(folders, key=lambda path: (path / "study.db").stat().st_mtime_ns, reverse=True)
+
+
+def controller_of(study: Path) -> str | None:
+    """Return which process runs a study now, in words; None if none does.
+
+    Of one on another machine it cannot be told whether it still lives.
+    """
+    path = study / OWNER
+    try:
+        owner, written = json.loads(path.read_text()), path.stat().st_mtime
+    except (OSError, ValueError):
+        return None
+    words = f"process {owner['pid']} on {owner['host']}"
+    if owner["host"] != socket.gethostname():
+        return words
+    try:
+        # a younger process has only got the number of one that was killed
+        is_it = psutil.Process(owner["pid"]).create_time() <= written + 1
+    except psutil.Error:
+        return None
+    return words if is_it and owner["pid"] != os.getpid() else None

@@ -1,0 +1,78 @@
+"""How keys, values, states and times are written where people read them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+from lorasweep.study.outcomes import State
+from lorasweep.study.space import Choice, Dimension
+
+DIGITS = 4
+LONGEST = 18
+STYLES = {
+    State.RUNNING: "cyan",
+    State.COMPLETE: "green",
+    State.PRUNED: "yellow",
+    State.OUT_OF_MEMORY: "magenta",
+    State.DIVERGED: "magenta",
+    State.FAILED: "bold red",
+    State.HUNG: "bold red",
+    State.REFUSED: "blue",
+    State.INTERRUPTED: "cyan",
+}
+
+
+def shown(value: Any, longest: int = LONGEST) -> str:
+    """Return a value in few characters: numbers with four digits, long texts and lists cut."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, float):
+        return f"{value:.{DIGITS}g}"
+    if isinstance(value, list):
+        words = ",".join(shown(item, longest) for item in value)
+        first = words[: longest - 4].rpartition(",")[0] or shown(value[0], longest - 4) if value else ""
+        return words if len(words) <= longest else f"{first},+{len(value) - first.count(',') - 1}"
+    text = " ".join(str(value).split())
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
+
+
+def change(value: float) -> str:
+    """Return a difference with its sign."""
+    return f"{value:+.{DIGITS}g}".replace("-", "−", 1) if value < 0 else f"{value:+.{DIGITS}g}"
+
+
+def short_names(keys: Iterable[str]) -> dict[str, str]:
+    """Return a heading per dotted key: its last part where that is clear, as lora.r is r and optim.name is not name."""
+    keys = list(keys)
+    last = {key: key.rpartition(".")[2] for key in keys}
+    often = Counter(last.values())
+    return {key: key if often[name] > 1 or name in ("name", "method") else name for key, name in last.items()}
+
+
+def width(dimension: Dimension) -> int:
+    """Return how many characters the values of a dimension take at most."""
+    if isinstance(dimension, Choice):
+        return max((len(shown(option)) for option in dimension.options), default=1)
+    if dimension.is_int:
+        return len(str(int(dimension.high)))
+    return max(len(shown(float(f"{end:.1g}") * 1.2345)) for end in (dimension.low, dimension.high))
+
+
+def is_numeric(dimension: Dimension) -> bool:
+    """Tell whether all values are numbers, which stand to the right of a column."""
+    options = dimension.options if isinstance(dimension, Choice) else ()
+    return all(isinstance(option, int | float) and not isinstance(option, bool) for option in options)
+
+
+def clock(seconds: float) -> str:
+    """Return a time as 0:42 or 1:02:03."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def state_words(state: State) -> str:
+    """Return a state as it is read."""
+    return state.value.replace("_", " ")
