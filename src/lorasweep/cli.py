@@ -231,11 +231,11 @@ def add(
 
 @app.command()
 def confirm(
-    study: Annotated[str, typer.Argument(metavar="STUDY", help="A study's folder, or its name in outputs/studies.")],
+    study: Study,
     top: Annotated[int, typer.Option(min=1, help="How many of the best trials.")] = 3,
     seeds: Annotated[int, typer.Option(min=1, help="How many new seeds each.")] = 3,
     slots: Annotated[int | None, typer.Option(min=1, help="As hydra.sweeper.slots.")] = None,
-    storage: Annotated[str | None, typer.Option(metavar="URL", help="As hydra.sweeper.storage.")] = None,
+    storage: Storage = None,
 ) -> None:
     """Train the best trials again with other seeds: is the winner inside the noise? Then score the test rows, once."""
     from rich.console import Console
