@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from typing import Any
 
 import psutil
 
+from lorasweep.study.outcomes import State
 from tests.study.sessions import launch, processes_of, until
 
 SECONDS_TO_VANISH = 5.0
@@ -92,3 +94,9 @@ def trained(folder: Path) -> Counter[str]:
     """How often each trial was trained to its end, by number and point."""
     path = folder / "trained.txt"
     return Counter(path.read_text().splitlines() if path.exists() else [])
+
+
+def finished_attempts(folder: Path) -> list[str]:
+    """Attempts that were put aside, and so trained again, although they had come to their end."""
+    outcomes = {path.parent.name: json.loads(path.read_text()) for path in folder.glob("trials/*.attempt*/outcome.json")}
+    return [name for name, outcome in outcomes.items() if State(outcome["state"]).is_finished]

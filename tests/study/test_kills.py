@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +11,10 @@ import pytest
 
 from lorasweep.study.outcomes import State
 from lorasweep.study.store import local_url
-from tests.study.kills import kill_until_done, trained
+from tests.study.kills import finished_attempts, kill_until_done, trained
 from tests.study.sessions import finished, launch, processes_of, trials_of, until
 
 COUNT, KILLS = 12, 22
-
-
-def finished_attempts(folder: Path) -> list[str]:
-    """Attempts that were put aside although they had come to their end."""
-    outcomes = {path.parent.name: json.loads(path.read_text()) for path in folder.glob("trials/*.attempt*/outcome.json")}
-    return [name for name, outcome in outcomes.items() if State(outcome["state"]).is_finished]
 
 
 @pytest.mark.slow
