@@ -1,15 +1,23 @@
-"""A study without training: an objective that is a formula, with faults to order."""
+"""A study without training: an objective that is a formula, with faults to order.
+
+python -m tests.study.toy FOLDER '{"n_trials": 8, "seconds": 0.1}'      a session in a process of its own
+"""
 
 from __future__ import annotations
 
 import ctypes
+import json
 import math
 import os
 import signal
+import subprocess
+import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from lorasweep.rules import Problem, UserError
 from lorasweep.study.definition import Composed, Definition
 from lorasweep.study.outcomes import State
 from lorasweep.study.settings import Settings
@@ -20,28 +28,41 @@ STEPS = 4
 SPACE = Space((Interval("x", 0.0, 1.0), Interval("y", 1e-3, 1.0, log=True)), fixed={"x": 0.5, "y": 0.1})
 
 
+def curve(x: float, y: float, step: int) -> float:
+    """What the toy reports after a step; curves of different points cross."""
+    return (x - 0.3) ** 2 + (math.log10(y) + 1) ** 2 + 2 * (1 - x) * (1 / step - 1 / STEPS)
+
+
 class Toy:
     """Comes closer to its value with every step, or does what `fault` says at its second."""
 
     def check(self, runs: list[dict[str, Any]]) -> dict[str, Any]:
-        return {"problems": [], "facts": {"data": "toy"}}
+        study = runs[0]["study"]
+        if study["fault"] == "problem":
+            return {"problems": [{"key": "data", "value": "rows.json", "allowed": "a file"}], "facts": {}}
+        return {"problems": [], "facts": {"rows": study["rows"]}}
 
     def train(self, job: Job, reporter: Reporter) -> Outcome:
-        run = job.run
-        goal = (run["x"] - 0.3) ** 2 + (math.log10(run["y"]) + 1) ** 2
-        fault = run["faults"].get(str(job.number))
+        run, study = job.run, job.run["study"]
+        fault = study["faults"].get(str(job.number), study["fault"])
+        print(f"trial {job.number} in process {os.getpid()} on {os.environ.get('CUDA_VISIBLE_DEVICES')}")
+        value = 0.0
         for step in range(1, STEPS + 1):
-            time.sleep(run["seconds"])
+            time.sleep(study["seconds"])
             reporter.progress(step, STEPS)
             if step == 2 and fault:
                 happen(fault, job.folder)
-            value = goal + 1 / step
+            if step == 2 and fault == "diverged":
+                return Outcome(State.DIVERGED, facts={"objective": float("inf")}, reason="the loss is inf")
+            value = study["sign"] * curve(run["x"], run["y"], step)
             if not reporter.report(step, 100 * step, value, 100 * STEPS):
                 return Outcome(State.PRUNED, facts={"objective": value})
         (job.folder / "adapter").mkdir()
-        (job.folder / "adapter" / "weights").write_bytes(repr((run["x"], run["y"])).encode())
-        value = float("nan") if fault == "nan" else goal
-        return Outcome(State.COMPLETE, None if fault == "nothing" else [value], {"objective": goal})
+        (job.folder / "adapter" / "weights").write_bytes(repr((run["x"], run["y"])).encode() + bytes(study["bytes"]))
+        with open(job.folder.parents[1] / "trained.txt", "a") as file:
+            file.write(f"{job.number} {run['x']} {run['y']}\n")
+        facts = {"objective": float("nan") if fault == "nan" else value, "seconds": run["x"]}
+        return Outcome(State.COMPLETE, None if fault == "nothing" else [facts[name] for name in job.objectives], facts)
 
 
 def happen(fault: str, folder: Path) -> None:
@@ -59,16 +80,53 @@ def happen(fault: str, folder: Path) -> None:
         raise MemoryError("no room")
     if fault == "hang":
         time.sleep(3600)
+    if fault == "children":
+        subprocess.Popen(["sleep", "3600"])
+        if not os.fork():
+            time.sleep(3600)
 
 
-def toy(folder: Path, faults: dict[int, str] | None = None, seconds: float = 0.0, **settings: Any) -> Definition:
-    """A study of the toy."""
+def toy(
+    folder: Path,
+    faults: dict[int, str] | None = None,
+    seconds: float = 0.0,
+    space: Space = SPACE,
+    refuses: Callable[[Point], bool] = lambda point: False,
+    objective: str = "tests.study.toy:Toy",
+    study: dict[str, Any] | None = None,
+    base: dict[str, Any] | None = None,
+    **settings: Any,
+) -> Definition:
+    """A study of the toy; `study` may change between its sessions, `base` and `settings` may not."""
     given = {"sampler": "random", "n_trials": 8, "baseline": True, "slots": 2, **settings}
 
     def compose(point: Point) -> Composed:
-        run = {"x": 0.5, "y": 0.1, **point, "seconds": seconds}
-        run["faults"] = {str(number): fault for number, fault in (faults or {}).items()}
+        if refuses(point):
+            raise UserError(Problem("x", point.get("x"), "another value"))
+        run: dict[str, Any] = {"x": 0.5, "y": 0.1, **(base or {}), **point}
+        if isinstance(run["x"], int):
+            run["x"] = float(run["x"])  # as the schema does
+        run["study"] = {
+            "faults": {str(number): fault for number, fault in (faults or {}).items()},
+            **{"seconds": seconds, "fault": None, "rows": "abc", "sign": 1, "bytes": 0, **(study or {})},
+        }
         overrides = [f"{key}={value}" for key, value in point.items()]
-        return Composed(run, overrides, overrides, f"{run['x']} {run['y']}")
+        return Composed(run, overrides, overrides, str({key: value for key, value in run.items() if key != "study"}))
 
-    return Definition(folder.name, folder, Settings(**given), SPACE, compose, "tests.study.toy:Toy")
+    return Definition(folder.name, folder, Settings(**given), space, compose, objective)
+
+
+def main() -> None:
+    from rich.console import Console
+
+    from lorasweep.compose import user_errors
+    from lorasweep.study.session import run_session
+    from lorasweep.study.view import Lines
+
+    with user_errors():
+        reason = run_session(toy(Path(sys.argv[1]), **json.loads(sys.argv[2])), Lines(Console()))
+    raise SystemExit(130 if reason == "interrupted" else 1 if reason else 0)
+
+
+if __name__ == "__main__":
+    main()

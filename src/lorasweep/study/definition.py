@@ -74,7 +74,10 @@ class Definition:
     def lasting(self) -> dict[str, Any]:
         """Return what all sessions of the study must share, flat."""
         settings = self.settings
-        facts: dict[str, Any] = {f"space.{dimension.key}": dimension.words() for dimension in self.space}
+        facts: dict[str, Any] = {
+            f"space.{dimension.key}": list(dimension.options) if isinstance(dimension, Choice) else dimension.words()
+            for dimension in self.space
+        }
         facts |= {
             f"only_if.{key}": {other: list(values) for other, values in asked.items()}
             for key, asked in self.space.only_if.items()

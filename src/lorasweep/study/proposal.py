@@ -18,7 +18,7 @@ from lorasweep.study.settings import Direction, Settings
 from lorasweep.study.space import Dimension, Point, Space
 from lorasweep.study.store import decoded, distribution
 
-MOST_REPEATS = 100
+MOST_REPEATS = 30
 """Proposals in a row that were tried before, after which what is left of a countable space is gone through in order."""
 
 
@@ -28,15 +28,18 @@ def proposals(
     """Yield points for the next trial, the most wanted first; which of them were tried is for the caller to know.
 
     Every call seeds the sampler anew, by the study's seed and the number of the next trial: there is no state to lose.
+    The sampler is asked on a copy of the study in memory; running trials are in it, and count as bad for now.
     """
     if settings.sampler == "list":
         return
     if settings.sampler != "grid":
-        past = [trial for trial in trials if trial.state != TrialState.FAIL]
-        for attempt in range(MOST_REPEATS):
-            seed = hashlib.blake2b(f"{settings.seed} {len(trials)} {attempt}".encode(), digest_size=4).digest()
-            yield _sampled(_sampler(settings, space, int.from_bytes(seed, "big")), space, past, directions)
-    if space.size() is not None:
+        seed = hashlib.blake2b(f"{settings.seed} {len(trials)}".encode(), digest_size=4).digest()
+        sampler = _sampler(settings, space, int.from_bytes(seed, "big"))
+        mirror = optuna.create_study(directions=list(directions), sampler=sampler)
+        mirror.add_trials([trial for trial in trials if trial.state != TrialState.FAIL])
+        for _ in range(MOST_REPEATS):
+            yield _sampled(mirror.ask(), space)
+    if space.is_countable:
         yield from space.points()
 
 
@@ -68,11 +71,8 @@ def _sampler(settings: Settings, space: Space, seed: int) -> BaseSampler:
         return TPESampler(seed=seed, group=bool(space.only_if), **settings.sampler_kwargs)
 
 
-def _sampled(sampler: BaseSampler, space: Space, past: Sequence[FrozenTrial], directions: Sequence[Direction]) -> Point:
-    """Ask a sampler on a copy of the study in memory; running trials are in it, and count as bad for now."""
-    mirror = optuna.create_study(directions=list(directions), sampler=sampler)
-    mirror.add_trials(past)
-    trial, point = mirror.ask(), Point()
+def _sampled(trial: Trial, space: Space) -> Point:
+    point = Point()
     for dimension in space:
         if space.varies(dimension.key, point):
             point[dimension.key] = decoded(dimension, _suggested(trial, dimension))

@@ -1,4 +1,7 @@
-"""What other terminals ask of a study: files in its folder, taken in by its controller, now or when it next runs."""
+"""What other terminals ask of a study: files in its folder, taken in by its controller.
+
+A point is tried now or when the study next runs; a stop is for the session that runs now.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from lorasweep.record import write_json
 from lorasweep.study.space import Point
 
 INBOX = "requests"
+STOP = "stop-"
 
 
 @dataclass(frozen=True)
@@ -26,13 +30,25 @@ def make_request(study: Path, request: Request) -> None:
     """Leave a request for the controller of a study."""
     inbox = study / INBOX
     inbox.mkdir(exist_ok=True)
-    write_json(inbox / f"{uuid.uuid4().hex}.json", asdict(request))
+    write_json(inbox / f"{STOP if request.stop else ''}{uuid.uuid4().hex}.json", asdict(request))
 
 
-def take_requests(study: Path) -> Iterator[Request]:
-    """Yield every request and remove it."""
+def forget_stops(study: Path) -> None:
+    """Remove what was asked of a session that has ended."""
+    for path in (study / INBOX).glob(f"{STOP}*.json"):
+        path.unlink()
+
+
+def take_requests(study: Path) -> Iterator[Request | Path]:
+    """Yield every request, and remove it when it is dealt with; of a file that is none its path, set aside."""
     inbox = study / INBOX
     paths = sorted(inbox.glob("*.json"), key=lambda path: path.stat().st_mtime_ns) if inbox.is_dir() else []
     for path in paths:
-        yield Request(**json.loads(path.read_text()))
+        try:
+            request = Request(**json.loads(path.read_text()))
+            dict(request.point)
+        except (ValueError, TypeError):
+            yield path.rename(path.with_suffix(".broken"))
+            continue
+        yield request
         path.unlink()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -21,11 +22,13 @@ from lorasweep.study.definition import Definition, check_unchanged
 from lorasweep.study.folder import OWNER
 from lorasweep.study.leaderboard import CSV, build_leaderboard, write_leaderboard
 from lorasweep.study.proposal import check_sampler
-from lorasweep.study.slots import Slot, build_slots
-from lorasweep.study.store import Store, local_url
+from lorasweep.study.requests import forget_stops
+from lorasweep.study.slots import Slot, build_slots, ending
+from lorasweep.study.store import Store, check_file, local_url, readable
 from lorasweep.study.view import View
 
 LOCK = ".lock"
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
 
 def run_session(definition: Definition, view: View) -> str | None:
@@ -34,23 +37,38 @@ def run_session(definition: Definition, view: View) -> str | None:
     Raises UserError before the first trial for everything that the user can mend; what was there stays as it was.
     """
     check_sampler(definition.settings)
-    with _claimed(definition.folder):
-        url = definition.settings.storage or local_url(definition.folder / "study.db")
-        store = Store(url, definition.name, definition.directions(), definition.space)
-        is_new = not store.attributes
-        try:
+    slots = build_slots(definition.settings.slots, definition.objective, definition.folder / "workers")
+    try:
+        with _claimed(definition.folder), _opened(definition) as store, ending(slots):
             _check_definition(definition, store)
-            slots = build_slots(definition.settings.slots, definition.objective, definition.folder / "workers")
             view.begin(len(slots))
             facts = _checked(definition, slots[0])
             _check_facts(definition, store, facts)
-            return _run(Controller(definition, store, slots, view))
-        except UserError:
-            if is_new and not store.trials():
-                store.remove()
-            raise
+            try:
+                return _run(Controller(definition, store, slots, view))
+            finally:
+                view.end()
+    except KeyboardInterrupt:  # before the first trial; later it is the controller's to handle
+        return "interrupted"
+
+
+@contextmanager
+def _opened(definition: Definition) -> Iterator[Store]:
+    """Open the database of a study; what is kept of one without trials is no reason to refuse anything."""
+    file, trials = definition.folder / "study.db", definition.folder / "trials"
+    url = definition.settings.storage or local_url(file)
+    if not definition.settings.storage:
+        check_file(file)
+    with readable(url):
+        store = Store(url, definition.name, definition.directions(), definition.space)
+        try:
+            if not store.trials():
+                if trials.exists():
+                    allowed = f"the study of which {trials} has trials; put a copy of it back, or move them away"
+                    raise UserError(Problem("study", url, allowed))
+                store.begin_anew()
+            yield store
         finally:
-            view.end()
             store.close()
 
 
@@ -83,28 +101,39 @@ def undisturbed() -> Iterator[None]:
 @contextmanager
 def _claimed(folder: Path) -> Iterator[None]:
     """Hold a study's folder against other controllers; if it is new and nothing came of it, remove it again."""
-    try:
-        is_new = not folder.exists()
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        allowed = f"a folder that can be written ({error.strerror})"
-        raise UserError(Problem("hydra.sweep.dir", str(folder), allowed)) from None
+    is_new = not folder.exists()
     lock = FileLock(folder / LOCK)
     try:
+        folder.mkdir(parents=True, exist_ok=True)
+        names = {path.name for path in folder.iterdir()}
+        if names and LOCK not in names:
+            allowed = f"a new folder or that of a study; this one holds {', '.join(sorted(names)[:3])}"
+            raise UserError(Problem("hydra.sweep.dir", str(folder), allowed))
         lock.acquire(timeout=0)
     except Timeout:
         allowed = f"a study that nothing else runs now{_owner(folder)}; lorasweep stop {folder} ends it"
         raise UserError(Problem("study", folder.name, allowed)) from None
+    except OSError as error:
+        raise _unwritable(folder, error) from None
     try:
+        forget_stops(folder)
         write_json(folder / OWNER, {"pid": os.getpid(), "host": socket.gethostname()})
         yield
-    except UserError:
-        if is_new and not (folder / "study.db").exists():
+    except CannotStart:  # its log is in the folder
+        raise
+    except (UserError, OSError) as error:
+        if is_new and not (folder / "trials").exists():
             shutil.rmtree(folder, ignore_errors=True)
+        if isinstance(error, OSError) and error.errno in DISK_ERRORS:
+            raise _unwritable(folder, error) from None
         raise
     finally:
         (folder / OWNER).unlink(missing_ok=True)
         lock.release()
+
+
+def _unwritable(folder: Path, error: OSError) -> UserError:
+    return UserError(Problem("hydra.sweep.dir", str(folder), f"a folder that can be written ({error.strerror})"))
 
 
 def _owner(folder: Path) -> str:
@@ -132,11 +161,21 @@ def _check_facts(definition: Definition, store: Store, facts: Mapping[str, Any])
         check_unchanged(definition.name, before, facts)
 
 
+def _sample_runs(definition: Definition) -> Iterator[dict[str, Any]]:
+    for point in definition.samples():
+        try:
+            yield definition.compose(point).run
+        except UserError:
+            if not point:
+                raise
+            # with other values of the study it may be right; a point of which it is not is refused in its turn
+
+
 def _checked(definition: Definition, slot: Slot) -> Mapping[str, Any]:
     """Have a worker look at the configs before any is trained; return what it knows of data and model."""
     slot.start()
     assert slot.channel
-    runs = [definition.compose(point).run for point in definition.samples()]
+    runs = list(_sample_runs(definition))
     slot.send({"do": "check", "runs": runs})
     for message in slot.channel.messages():
         if message["event"] == "ready":
@@ -151,4 +190,4 @@ def _checked(definition: Definition, slot: Slot) -> Mapping[str, Any]:
             facts: Mapping[str, Any] = message["facts"]
             return facts
     code = slot.end(SECONDS_TO_DIE)
-    raise CannotStart(f"workers end before they begin (exit code {code}); see {slot.log}")
+    raise CannotStart(code, slot.log)

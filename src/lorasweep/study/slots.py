@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,7 +23,8 @@ def visible_gpus(environment: Mapping[str, str] = os.environ) -> list[str]:
     """Return the GPUs that a study may use, without opening any of them."""
     given = environment.get("CUDA_VISIBLE_DEVICES")
     if given is not None:
-        return [name.strip() for name in given.split(",") if name.strip() and name.strip() != "-1"]
+        names = (name.strip() for name in given.split(","))
+        return list(itertools.takewhile(lambda name: name not in ("", "-1"), names))  # as CUDA reads it
     return [str(index) for index, _ in enumerate(Path("/proc/driver/nvidia/gpus").glob("*"))]
 
 
@@ -97,11 +99,22 @@ class Slot:
         return environment
 
 
+@contextmanager
+def ending(slots: list[Slot]) -> Iterator[None]:
+    """Leave no process behind, however the study ends."""
+    try:
+        yield
+    finally:
+        for slot in slots:
+            if slot.process:
+                slot.end()
+
+
 def build_slots(count: int | None, objective: str, folder: Path) -> list[Slot]:
     """Return the slots of a study: one per visible GPU unless a number is given, then shared evenly."""
     gpus = visible_gpus()
     count = count or max(1, len(gpus))
-    threads = max(1, (os.cpu_count() or 1) // count) if count > 1 else None
+    threads = max(1, len(os.sched_getaffinity(0)) // count) if count > 1 else None
     return [
         Slot(index, folder / f"slot-{index}.log", objective, gpus[index % len(gpus)] if gpus else None, threads)
         for index in range(count)

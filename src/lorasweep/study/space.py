@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,8 @@ from lorasweep.rules import Problem
 
 Point = dict[str, Any]
 """Values by key; what is not in it stays as the config has it."""
+DIGITS_OF_STEPS = 12
+"""Of a number that steps lead to: only the noise of adding them up goes."""
 DIGITS = 4
 """Significant digits of a sampled number: enough for any knob, few enough to be read and typed."""
 
@@ -24,7 +26,7 @@ class Choice:
     options: tuple[Any, ...]
     is_group: bool = False
 
-    def values(self) -> tuple[Any, ...] | None:
+    def values(self) -> Sequence[Any] | None:
         """Return every value."""
         return self.options
 
@@ -34,8 +36,11 @@ class Choice:
 
     def problem(self) -> str | None:
         """Return what is wrong with it."""
-        twice = [one for one, other in itertools.combinations(self.options, 2) if one == other]
-        return f"values that differ; {twice[0]!r} is there twice" if twice else None
+        for one, other in itertools.combinations(self.options, 2):
+            # Optuna keeps lists as text, and takes 1 for true and for 1.0
+            if one == other or repr(one) == other or one == repr(other):
+                return f"values that differ; {one!r} and {other!r} are one to the search"
+        return None if self.options else "one value at least"
 
     def words(self) -> str:
         """Describe it in a line."""
@@ -54,25 +59,28 @@ class Interval:
     is_int: bool = False
     is_group: bool = False
 
-    def values(self) -> tuple[Any, ...] | None:
+    def values(self) -> Sequence[Any] | None:
         """Return every value; None if there are too many to count."""
-        if self.step is None and not self.is_int:
+        if self.is_int:
+            return range(int(self.low), int(self.high) + 1, int(self.step or 1))
+        if self.step is None:
             return None
-        step = self.step or 1
-        count = 1 + math.floor((self.high - self.low) / step + 1e-9)
-        values = (self.low + index * step for index in range(count))
-        return tuple(int(value) if self.is_int else self.rounded(value) for value in values)
+        count = 1 + math.floor((self.high - self.low) / self.step + 1e-9)
+        return tuple(self.rounded(self.low + index * self.step) for index in range(count))
 
     def holds(self, value: Any) -> bool:
         """Tell whether a value lies in it."""
         if isinstance(value, bool) or not isinstance(value, int | float):
             return False
         values = self.values()
-        return value in values if values else self.low <= value <= self.high
+        return self.low <= value <= self.high if values is None else value in values
 
     def rounded(self, value: float) -> float:
         """Return a number near `value` that is short to write and lies in the interval."""
-        return min(max(float(f"{value:.{DIGITS}g}"), self.low), self.high)
+        digits = DIGITS_OF_STEPS if self.step else DIGITS
+        if not self.step and self.low < self.high:  # numbers of a narrow interval differ in their later digits
+            digits += max(0, math.floor(math.log10(max(abs(self.low), abs(self.high)) / (self.high - self.low))))
+        return min(max(float(f"{value:.{digits}g}"), self.low), self.high)
 
     def problem(self) -> str | None:
         """Return what is wrong with it."""
@@ -80,12 +88,14 @@ class Interval:
             return f"a low end below its high end; {self.low:g} is above {self.high:g}"
         if self.log and self.low <= 0:
             return f"numbers above 0 for a logarithmic scale; it begins at {self.low:g}"
+        if self.log and self.step:
+            return "a step or a logarithmic scale, not both"
         return None
 
     def words(self) -> str:
         """Describe it in a line."""
         scale = ", logarithmic" if self.log else f", step {self.step:g}" if self.step else ""
-        return f"{self.low:g} to {self.high:g}{', whole' if self.is_int and not self.step else ''}{scale}"
+        return f"{self.low:g} to {self.high:g}{', whole' if self.is_int else ''}{scale}"
 
 
 Dimension = Choice | Interval
@@ -119,12 +129,15 @@ class Space:
 
     def size(self) -> int | None:
         """Return the number of combinations; None if there are too many to count."""
-        counts = [dimension.values() for dimension in self.dimensions]
-        if any(values is None for values in counts):
+        if not self.is_countable:
             return None
-        if self.only_if:
-            return sum(1 for _ in self.points())
-        return math.prod(len(values) for values in counts if values is not None)
+        asked = {other for conditions in self.only_if.values() for other in conditions}
+        return self._count(0, {}, asked)
+
+    @property
+    def is_countable(self) -> bool:
+        """Tell whether the space has an end."""
+        return all(dimension.values() is not None for dimension in self.dimensions)
 
     def holds(self, point: Point) -> bool:
         """Tell whether a point is one of the combinations."""
@@ -165,6 +178,19 @@ class Space:
         assert values is not None
         for value in values:
             yield from self._points(index + 1, {**chosen, dimension.key: value})
+
+    def _count(self, index: int, chosen: Point, asked: set[str]) -> int:
+        """Count points without going through the values that no condition asks about."""
+        if index == len(self.dimensions):
+            return 1
+        dimension = self.dimensions[index]
+        if not self.varies(dimension.key, chosen):
+            return self._count(index + 1, chosen, asked)
+        values = dimension.values()
+        assert values is not None
+        if dimension.key not in asked:
+            return len(values) * self._count(index + 1, chosen, asked)
+        return sum(self._count(index + 1, {**chosen, dimension.key: value}, asked) for value in values)
 
     def _depth(self, key: str, above: tuple[str, ...]) -> int:
         """Return how many conditions stand before a key; conditions in a circle count as none."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Mapping, Sequence
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -15,7 +18,7 @@ from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage, get_storage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
-from sqlalchemy.exc import DatabaseError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 
 from lorasweep.rules import Problem, UserError, nearest
 from lorasweep.study.outcomes import State
@@ -68,21 +71,9 @@ class Store:
     """Reads and writes the trials of one study."""
 
     def __init__(self, url: str, name: str, directions: Sequence[Direction], space: Space) -> None:
-        self.space = space
-        try:
-            self.storage = get_storage(url)
-            self.study = optuna.create_study(
-                study_name=name, storage=self.storage, directions=list(directions), load_if_exists=True
-            )
-        except DatabaseError as error:
-            allowed = f"a database that can be read and written: {str(error.orig).splitlines()[0]}"
-            raise UserError(Problem("hydra.sweeper.storage", url, allowed)) from None
-        self.id = self.study._study_id
-
-    @property
-    def directions(self) -> list[str]:
-        """Return minimize or maximize for every objective."""
-        return [direction.name.lower() for direction in self.study.directions]
+        self.name, self.directions, self.space = name, list(directions), space
+        self.storage = get_storage(url)
+        self._open()
 
     @property
     def attributes(self) -> dict[str, Any]:
@@ -105,20 +96,20 @@ class Store:
         """Return every trial as Optuna has it."""
         return sorted(self.storage.get_all_trials(self.id, deepcopy=False), key=lambda trial: trial.number)
 
-    def create(self, point: Point, key: str, kind: str) -> int:
-        """Begin a trial; return its number."""
+    def create(self, point: Point, key: str, kind: str, state: State = State.RUNNING, reason: str | None = None) -> int:
+        """Begin a trial, in one go with its end if it is refused; return its number."""
         known = distributions(self.space)
         inside = {
             dimension.key: encoded(dimension, point[dimension.key])
             for dimension in self.space
             if dimension.key in point and dimension.holds(point[dimension.key])
         }
-        attributes = {"state": State.RUNNING.value, "point": point, "key": key, "kind": kind}
         template = create_trial(
-            state=TrialState.RUNNING,
+            state=OPTUNA_STATES.get(state, TrialState.RUNNING),
             params=inside,
             distributions={name: known[name] for name in inside},
-            user_attrs=attributes,
+            user_attrs={"state": state.value, "point": point, "key": key, "kind": kind, "reason": reason},
+            system_attrs={_constraint(state): 1.0} if state.is_infeasible else {},
         )
         return self.storage.get_trial_number_from_id(self.storage.create_new_trial(self.id, template_trial=template))
 
@@ -133,22 +124,28 @@ class Store:
         if tokens not in frozen.intermediate_values:  # as it is where a trial is taken up again
             self.storage.set_trial_intermediate_value(frozen._trial_id, tokens, value)
 
-    def is_worse(self, number: int, pruner: optuna.pruners.BasePruner) -> bool:
-        """Ask a pruner about a trial that has just reported."""
-        return pruner.prune(self.study, self.storage.get_trial(self._id_of(number)))
+    def is_worse(self, number: int, tokens: int, pruner: optuna.pruners.BasePruner) -> bool:
+        """Ask a pruner about a trial that has just reported its value after so many tokens."""
+        frozen = copy.copy(self.storage.get_trial(self._id_of(number)))
+        # not what an attempt that was interrupted has reported later
+        frozen.intermediate_values = {
+            step: value for step, value in frozen.intermediate_values.items() if step <= tokens
+        }
+        return pruner.prune(self.study, frozen)
 
     def finish(self, number: int, state: State, values: list[float] | None, facts: Mapping[str, Any]) -> None:
         """End a trial for good."""
         trial_id = self._id_of(number)
-        self.note(number, state=state.value, **facts)
+        self.note(number, end={"state": state.value, **facts})
         if state.is_infeasible:
-            self.storage.set_trial_system_attr(trial_id, f"constraints:{state.value}", 1.0)
+            self.storage.set_trial_system_attr(trial_id, _constraint(state), 1.0)
         kept = values if state in (State.COMPLETE, State.PRUNED) else None
         self.storage.set_trial_state_values(trial_id, OPTUNA_STATES[state], kept)
 
-    def remove(self) -> None:
-        """Remove the study, of which nothing has been trained."""
-        optuna.delete_study(study_name=self.study.study_name, storage=self.storage)
+    def begin_anew(self) -> None:
+        """Forget what is kept about a study of which nothing has been tried."""
+        optuna.delete_study(study_name=self.name, storage=self.storage)
+        self._open()
 
     def close(self) -> None:
         """Let go of the database."""
@@ -156,6 +153,12 @@ class Store:
         if isinstance(backend, RDBStorage):
             backend.remove_session()
             backend.engine.dispose()
+
+    def _open(self) -> None:
+        self.study = optuna.create_study(
+            study_name=self.name, storage=self.storage, directions=self.directions, load_if_exists=True
+        )
+        self.id = self.study._study_id
 
     def _id_of(self, number: int) -> int:
         return self.storage.get_trial_id_from_study_id_trial_number(self.id, number)
@@ -186,6 +189,30 @@ def local_url(path: Path) -> str:
     return f"sqlite:///{path.absolute()}"
 
 
+def check_file(path: Path) -> None:
+    """Raise if a file cannot be the database of a study, whole as it was written; nothing there is fine."""
+    if path.exists():
+        try:
+            with closing(sqlite3.connect(path)) as connection:
+                ((found,),) = connection.execute("PRAGMA quick_check(1)").fetchall()
+        except sqlite3.Error as error:
+            found = str(error)
+        if found != "ok":
+            raise UserError(Problem("study", str(path), f"a whole SQLite file ({found}); put a copy of it back"))
+
+
+@contextmanager
+def readable(url: str) -> Iterator[None]:
+    """Turn errors of the database, whenever they come, into what the user can mend."""
+    try:
+        yield
+    except (StorageInternalError, SQLAlchemyError, ImportError) as error:
+        cause = error.__cause__ if isinstance(error, StorageInternalError) and error.__cause__ else error
+        words = str(getattr(cause, "orig", None) or cause).splitlines()[0]
+        allowed = f"a database that can be read and written ({words}); the same command goes on with the study"
+        raise UserError(Problem("hydra.sweeper.storage", url, allowed)) from None
+
+
 def distributions(space: Space) -> dict[str, BaseDistribution]:
     """Return the space as Optuna describes it."""
     return {dimension.key: distribution(dimension) for dimension in space}
@@ -195,10 +222,12 @@ def distribution(dimension: Dimension) -> BaseDistribution:
     """Return a dimension as Optuna describes it."""
     if isinstance(dimension, Choice):
         return CategoricalDistribution([encoded(dimension, value) for value in dimension.options])
+    values = dimension.values()
+    high = values[-1] if values else dimension.high  # steps may end below it
     if dimension.is_int:
         step = int(dimension.step or 1)
-        return IntDistribution(int(dimension.low), int(dimension.high), log=dimension.log, step=step)
-    return FloatDistribution(float(dimension.low), float(dimension.high), log=dimension.log, step=dimension.step)
+        return IntDistribution(int(dimension.low), int(high), log=dimension.log, step=step)
+    return FloatDistribution(float(dimension.low), float(high), log=dimension.log, step=dimension.step)
 
 
 def encoded(dimension: Dimension, value: Any) -> Any:
@@ -213,8 +242,14 @@ def decoded(dimension: Dimension, value: Any) -> Any:
     return dimension.rounded(value) if isinstance(value, float) else value
 
 
+def _constraint(state: State) -> str:
+    return f"constraints:{state.value}"
+
+
 def _trial(frozen: FrozenTrial) -> Trial:
-    attributes = frozen.user_attrs
+    attributes = dict(frozen.user_attrs)
+    if frozen.state.is_finished():  # otherwise the end was being written down when the controller died
+        attributes |= attributes.get("end", {})
     values = [value for value in frozen.values or [] if math.isfinite(value)]
     return Trial(
         number=frozen.number,

@@ -6,16 +6,20 @@ python -m lorasweep.study.worker FD module:factory
 from __future__ import annotations
 
 import ctypes
+import errno
 import faulthandler
 import importlib
+import math
 import os
 import queue
+import select
 import signal
 import socket
 import sys
 import threading
 import time
 import traceback
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -59,8 +63,9 @@ class Outcome:
     reason: str | None = None
 
     def message(self) -> Message:
-        """Return it as JSON takes it."""
-        return {**asdict(self), "state": self.state.value}
+        """Return it as JSON takes it, without facts that are no number."""
+        facts = {name: value for name, value in self.facts.items() if not _is_odd(value)}
+        return {**asdict(self), "state": self.state.value, "facts": facts}
 
     @classmethod
     def of(cls, message: Message) -> Outcome:
@@ -133,12 +138,14 @@ class Listener:
 
 def main() -> None:
     """Serve a controller until it is gone."""
+    end = int(sys.argv[1])
     _die_with_parent()
+    _guard(end)
     for number in (signal.SIGINT, signal.SIGTERM):  # sent to the whole job, but the controller's to handle
         signal.signal(number, signal.SIG_IGN)
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR1, all_threads=True)
-    listener = Listener(Channel(socket.socket(fileno=int(sys.argv[1]))))
+    listener = Listener(Channel(socket.socket(fileno=end)))
     module, _, factory = sys.argv[2].partition(":")
     objective: Objective = getattr(importlib.import_module(module), factory)()
     listener.channel.send({"event": "ready"})
@@ -147,16 +154,25 @@ def main() -> None:
         if message["do"] == "check":
             listener.channel.send({"event": "checked", **_checked(objective, message["runs"])})
             continue
-        listener.stopping.clear()
         job = Job(Path(message.pop("folder")), **{name: message[name] for name in JOB})
+        listener.channel.send({"event": "outcome", **_outcome(objective, job, listener)})
+
+
+def _outcome(objective: Objective, job: Job, reporter: Reporter) -> Message:
+    """Train a trial with a folder and a log of its own; a full disk is no fault of the trial."""
+    try:
         job.folder.mkdir(parents=True, exist_ok=True)
         with open(job.folder / "log.txt", "ab") as log:
             _print_into(log.fileno())
-        outcome = _trained(objective, job, listener).message()
+        outcome = _trained(objective, job, reporter).message()
         sys.stdout.flush()
         sys.stderr.flush()
         write_json(job.folder / OUTCOME, outcome)  # a controller that dies before it hears of it finds it here
-        listener.channel.send({"event": "outcome", **outcome})
+    except OSError as error:
+        if not _is_full_disk(error):
+            raise
+        return Outcome(State.INTERRUPTED, reason=_words(error)).message()
+    return outcome
 
 
 def _checked(objective: Objective, runs: list[dict[str, Any]]) -> Message:
@@ -175,19 +191,37 @@ def _trained(objective: Objective, job: Job, reporter: Reporter) -> Outcome:
     except UserError as error:
         return Outcome(State.FAILED, reason=str(error))
     except (Exception, SystemExit, KeyboardInterrupt) as error:
-        traceback.print_exc()
+        with suppress(OSError):
+            traceback.print_exc()
+        if _is_full_disk(error):
+            return Outcome(State.INTERRUPTED, reason=_words(error))
         out_of_memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-        words = f"{type(error).__name__}: {error}".splitlines()[0][:500]
-        return Outcome(State.OUT_OF_MEMORY if out_of_memory else State.FAILED, reason=words)
-    if outcome.state is State.COMPLETE and not _are_finite(outcome.values):
+        return Outcome(State.OUT_OF_MEMORY if out_of_memory else State.FAILED, reason=_words(error))
+    if outcome.state is State.COMPLETE and not _are_finite(outcome.values, len(job.objectives)):
         return Outcome(State.FAILED, facts=outcome.facts, reason=f"the objective is {outcome.values}")
     return outcome
 
 
-def _are_finite(values: object) -> bool:
-    return isinstance(values, list) and all(
-        isinstance(value, int | float) and abs(value) < float("inf") for value in values
+def _words(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0][:500]
+
+
+def _is_full_disk(error: BaseException) -> bool:
+    """Tell whether there was no room for a file; libraries in Rust and C++ say so in their own exceptions."""
+    number = getattr(error, "errno", None)
+    return number in (errno.ENOSPC, errno.EDQUOT) or os.strerror(errno.ENOSPC) in str(error)
+
+
+def _are_finite(values: object, count: int) -> bool:
+    return (
+        isinstance(values, list)
+        and len(values) == count
+        and all(isinstance(value, int | float) and math.isfinite(value) for value in values)
     )
+
+
+def _is_odd(value: object) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)
 
 
 def _print_into(descriptor: int) -> None:
@@ -198,6 +232,23 @@ def _print_into(descriptor: int) -> None:
     os.dup2(descriptor, 2)
 
 
+def _guard(end: int) -> None:
+    """Leave a process behind that ends all this one has started when it is gone, however it went.
+
+    Processes forked by a data loader outlive a killed worker otherwise, and hold its end of the conversation open.
+    """
+    group, worker = os.getpgrp(), os.pidfd_open(os.getpid())
+    if os.fork():
+        os.close(worker)
+        return
+    os.setsid()
+    os.close(end)
+    select.select([worker], [], [])
+    with suppress(ProcessLookupError):
+        os.killpg(group, signal.SIGKILL)
+    os._exit(0)
+
+
 def _die_with_parent() -> None:
     parent = os.getppid()
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -206,4 +257,5 @@ def _die_with_parent() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    # the module that objectives import, not a second one of the same file with an `Interrupted` of its own
+    importlib.import_module("lorasweep.study.worker").main()

@@ -1,0 +1,159 @@
+"""Places where no study can be are refused before the first trial, and nothing that was there is lost."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from lorasweep.rules import UserError
+from lorasweep.study.outcomes import State
+from lorasweep.study.store import Trial
+from tests.study.sessions import finished, launch, refusal, run, trials_of
+from tests.study.toy import toy
+
+
+def test_one_controller_at_a_time(tmp_path: Path) -> None:
+    folder = tmp_path / "study"
+    errors = []
+
+    def second(trial: Trial) -> None:
+        if not errors:
+            errors.append(refusal(toy(folder)))
+
+    run(toy(folder, n_trials=2), second)
+    assert f"process {os.getpid()} on" in str(errors[0])
+    assert len(finished(folder, n_trials=3)) == 3
+
+
+def test_a_file_in_the_way(tmp_path: Path) -> None:
+    (tmp_path / "study").write_text("mine")
+    assert refusal(toy(tmp_path / "study")).problems[0].key == "hydra.sweep.dir"
+    assert refusal(toy(tmp_path / "study" / "below")).problems[0].key == "hydra.sweep.dir"
+    assert (tmp_path / "study").read_text() == "mine"
+
+
+def test_a_folder_of_something_else(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    error = refusal(toy(tmp_path))
+    assert "notes.txt" in str(error)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_a_database_that_is_not_whole(tmp_path: Path) -> None:
+    folder = tmp_path / "study"
+    before = finished(folder, n_trials=2)
+    database = folder / "study.db"
+    whole = database.read_bytes()
+    pieces = {
+        "half": whole[: len(whole) // 2],
+        "a page less": whole[:-4096],
+        "a few bytes": whole[:50],
+        "nothing": b"",
+        "something else": b"x" * 5000,
+        "a page torn": whole[:8192] + os.urandom(4096) + whole[12288:],
+    }
+    for name, piece in pieces.items():
+        database.write_bytes(piece)
+        error = refusal(toy(folder, n_trials=2))
+        assert "put a copy of it back" in str(error), name
+        assert (folder / "trials" / "1" / "log.txt").exists()
+    database.unlink()
+    assert "put a copy of it back" in str(refusal(toy(folder, n_trials=2)))
+    database.write_bytes(whole)
+    assert finished(folder, n_trials=2) == before
+
+
+def test_an_address_of_no_database(tmp_path: Path) -> None:
+    for url in ("nosuch://host/name", f"sqlite:///{tmp_path}/no/folder/study.db"):
+        assert refusal(toy(tmp_path / "study", storage=url)).problems[0].key == "hydra.sweeper.storage"
+        assert not (tmp_path / "study").exists()
+
+
+def test_workers_that_do_not_start(tmp_path: Path) -> None:
+    folder = tmp_path / "study"
+    error = refusal(toy(folder, objective="tests.study.nothing:Toy"))
+    log = folder / "workers" / "slot-0.log"
+    assert str(log) in str(error)
+    assert "No module named 'tests.study.nothing'" in log.read_text()
+    assert len(finished(folder, n_trials=2)) == 2
+
+
+def test_workers_that_stop_starting_end_the_study_when_running_trials_have_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "study"
+
+    def break_workers(trial: Trial) -> None:
+        monkeypatch.setenv("PYTHONPATH", "/nowhere")
+        monkeypatch.setenv("PYTHONHOME", "/nowhere")
+
+    with pytest.raises(UserError) as caught:
+        run(toy(folder, seconds=1.0, n_trials=2), break_workers)
+    assert "slot-1.log" in str(caught.value)
+    assert [trial.state for trial in trials_of(folder)] == [State.COMPLETE]
+    monkeypatch.undo()
+    assert len(finished(folder, n_trials=2)) == 2
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of a few hundred KiB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=600k", "lorasweep-test", place], check=True)
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "--lazy", place], check=True)
+
+
+def test_a_disk_that_is_full_from_the_start(small_disk: Path) -> None:
+    filler = small_disk / "filler"
+    for free in (0, 4, 8, 60):  # KiB; the first file of a study takes 4, its database more than 100
+        filler.write_bytes(bytes(shutil.disk_usage(small_disk).free - free * 1024))
+        assert refusal(toy(small_disk / "study", n_trials=2)).problems
+        filler.unlink()
+        assert list(small_disk.iterdir()) == []
+    assert len(finished(small_disk / "study", n_trials=2)) == 2
+
+
+def test_a_disk_that_fills_up_stops_the_study_until_there_is_room(small_disk: Path) -> None:
+    folder, filler = small_disk / "study", small_disk / "filler"
+    options = {"n_trials": 6, "slots": 1, "keep_adapters": None, "study": {"bytes": 20_000}}
+
+    def fill(trial: Trial) -> None:
+        if trial.number == 3:
+            with filler.open("wb") as file:
+                while shutil.disk_usage(small_disk).free:
+                    file.write(bytes(4096))
+                    file.flush()
+
+    try:
+        reason, _ = run(toy(folder, **options), fill)
+    except UserError as error:
+        reason = str(error)
+    assert reason
+    assert "No space left" in reason or "full" in reason
+    filler.unlink()
+    before = trials_of(folder)
+    assert [trial.state for trial in before[:3]] == [State.COMPLETE] * 3
+    assert not before[3].state.is_finished
+    trials = finished(folder, **options)
+    assert trials[:3] == before[:3]
+    assert [trial.state for trial in trials] == [State.COMPLETE] * 6
+
+
+def test_a_command_line_without_room_ends_without_a_traceback(small_disk: Path) -> None:
+    (small_disk / "filler").write_bytes(bytes(560 * 1024))
+    session = launch(small_disk / "study", n_trials=2)
+    text, _ = session.communicate(timeout=120)
+    assert session.returncode == 2
+    assert "1 problem" in text
+    assert "Traceback" not in text
+    assert not psutil.Process().children()
