@@ -36,6 +36,8 @@ def curve(x: float, y: float, step: int) -> float:
 class Toy:
     """Comes closer to its value with every step, or does what `fault` says at its second."""
 
+    worn = False
+
     def check(self, runs: list[dict[str, Any]]) -> dict[str, Any]:
         study = runs[0]["study"]
         if study["fault"] == "problem":

@@ -258,7 +258,8 @@ class Controller:
             outcome = Outcome.of(message)
             del self.running[running.number]
             self._settle(running, outcome)
-            if self.settings.fresh_process or outcome.state not in (State.COMPLETE, State.PRUNED):
+            keeps = outcome.state in (State.COMPLETE, State.PRUNED) and not message["worn"]
+            if self.settings.fresh_process or not keeps:
                 slot.end()
 
     def _goes_on(self, number: int, message: Message) -> bool:

@@ -56,6 +56,11 @@ class Training:
     def __init__(self) -> None:
         self.host = Warm()
 
+    @property
+    def worn(self) -> bool:
+        """Whether what trials leave behind has become too much."""
+        return self.host.worn
+
     def check(self, runs: list[dict[str, Any]]) -> Message:
         """Return what is wrong with the configs' models, tokenizers, targets and data, and what the data is."""
         quiet_libraries()

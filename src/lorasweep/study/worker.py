@@ -86,6 +86,10 @@ class Reporter(Protocol):
 class Objective(Protocol):
     """What a worker does with a job; made once per process, so it may keep what trials have in common."""
 
+    @property
+    def worn(self) -> bool:
+        """Whether the process had better be replaced before the next trial."""
+
     def check(self, runs: list[dict[str, Any]]) -> Message:
         """Return what is wrong with configs before any of them is trained (problems), and facts of the study."""
 
@@ -155,7 +159,8 @@ def main() -> None:
             listener.channel.send({"event": "checked", **_checked(objective, message["runs"])})
             continue
         job = Job(Path(message.pop("folder")), **{name: message[name] for name in JOB})
-        listener.channel.send({"event": "outcome", **_outcome(objective, job, listener)})
+        outcome = _outcome(objective, job, listener)
+        listener.channel.send({"event": "outcome", **outcome, "worn": objective.worn})
 
 
 def _outcome(objective: Objective, job: Job, reporter: Reporter) -> Message:
