@@ -113,7 +113,9 @@ def test_a_data_set_must_be_named(override: str, key: str) -> None:
 
 
 def test_swept_values_are_checked_one_by_one() -> None:
-    found = problems("-m", "lora.r=8,0,4.5", "optim=adamw_torch,adamww", "lora.dropout=interval(0,1)", "lorra.r=1,2")
+    found = problems(
+        "-m", "strategy=tpe", "lora.r=8,0,4.5", "optim=adamw_torch,adamww", "lora.dropout=interval(0,1)", "lorra.r=1,2"
+    )
     assert [(problem.key, problem.value) for problem in found] == [
         ("lora.r", 0), ("lora.r", 4.5), ("optim", "adamww"), ("lora.dropout", 1), ("lorra", {"r": 1}), ("lorra", {"r": 2}),
     ]  # fmt: skip

@@ -15,20 +15,21 @@ from tests.conftest import ROOT, composed
 
 FILES = {group: sorted((ROOT / "conf" / group).glob("*.yaml")) for group in (*schema.SECTIONS, "experiment")}
 EVERY = [(group, path.stem) for group, paths in FILES.items() for path in paths]
-NEEDS = {("data", "jsonl"): ("data.files=train.py",)}
+STUDIES = [path.stem for path in FILES["experiment"] if "study" in yaml.safe_load(path.read_text())]
+NEEDS = {("data", "jsonl"): ("data.files=train.py",), **{("experiment", name): ("-m",) for name in STUDIES}}
 CPU = Device("cpu", "", 1.0, __import__("torch").float32)
 
 
 def test_every_group_has_its_options() -> None:
     assert {group: len(paths) for group, paths in FILES.items()} == {
-        "model": 8, "quant": 5, "lora": 4, "optim": 9, "scheduler": 8, "data": 6, "experiment": 3,
+        "model": 8, "quant": 5, "lora": 4, "optim": 9, "scheduler": 8, "data": 6, "experiment": 4,
     }  # fmt: skip
 
 
 @pytest.mark.parametrize(("group", "option"), EVERY)
 def test_every_file_composes(group: str, option: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    run = composed(f"{group}={option}", *NEEDS.get((group, option), ()))
+    run = composed(*NEEDS.get((group, option), ()), f"{group}={option}")
     assert isinstance(run, schema.Run)
 
 
@@ -80,7 +81,8 @@ OTHER = {"model": "tiny", "quant": "int8", "lora": "dora", "optim": "sgd", "sche
 @pytest.mark.parametrize("group", schema.SECTIONS)
 def test_a_group_on_the_command_line_wins_over_every_experiment(experiment: str, group: str) -> None:
     alone = getattr(composed(f"{group}={OTHER[group]}"), group)
-    chosen = getattr(composed(f"experiment={experiment}", f"{group}={OTHER[group]}"), group)
+    needs = NEEDS.get(("experiment", experiment), ())
+    chosen = getattr(composed(*needs, f"experiment={experiment}", f"{group}={OTHER[group]}"), group)
     key = {"model": "source", "quant": "method", "lora": "use_dora", "data": "source"}.get(group, "name")
     assert getattr(chosen, key) == getattr(alone, key)
 
@@ -88,7 +90,8 @@ def test_a_group_on_the_command_line_wins_over_every_experiment(experiment: str,
 @pytest.mark.parametrize("experiment", [path.stem for path in FILES["experiment"]])
 @pytest.mark.parametrize("scheduler", [path.stem for path in FILES["scheduler"]])
 def test_every_schedule_goes_with_every_experiment(experiment: str, scheduler: str) -> None:
-    assert composed(f"experiment={experiment}", f"scheduler={scheduler}").scheduler.name == scheduler
+    needs = NEEDS.get(("experiment", experiment), ())
+    assert composed(*needs, f"experiment={experiment}", f"scheduler={scheduler}").scheduler.name == scheduler
 
 
 def test_a_value_on_the_command_line_wins_over_the_experiment() -> None:
@@ -138,14 +141,3 @@ def test_the_search_path_of_sweeps_does_not_depend_on_the_working_directory(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert composed("-m", "space=rank", "study=ranks").study == "ranks"
-
-
-def test_every_key_of_every_space_is_an_option() -> None:
-    spaces = sorted((ROOT / "sweeps" / "space").glob("*.yaml"))
-    assert spaces
-    for path in spaces:
-        for key in yaml.safe_load(path.read_text()):
-            section: object = schema.Run()
-            for part in key.split("."):
-                assert hasattr(section, part), f"{path.name}: {key}"
-                section = getattr(section, part)

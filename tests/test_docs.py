@@ -32,10 +32,11 @@ def commands(program: str) -> list[tuple[str, str]]:
 ELSEWHERE = "model=llama"
 """Marks commands that need a model from the hub: they are composed only."""
 COMMANDS = commands("python train.py") + [case for case in commands("lorasweep preview") if ELSEWHERE in case[1]]
-RUNNABLE = [case for case in COMMANDS if "model=tiny" in case[1]]
-AFTER = [case for case in commands("lorasweep") if ELSEWHERE not in case[1]]
+STUDIES = "studies.md"
+RUNNABLE = [case for case in COMMANDS if "model=tiny" in case[1] and case[0] != STUDIES]
+AFTER = [case for case in commands("lorasweep") if ELSEWHERE not in case[1] and case[0] != STUDIES]
 NAMED = sorted(
-    {match for page in PAGES for match in re.findall(r"lorasweep ([a-z-]+) (?:RUN|outputs)", page.read_text())}
+    {match for page in PAGES for match in re.findall(r"lorasweep ([a-z-]+) (?:RUN|STUDY|outputs)", page.read_text())}
 )
 
 
@@ -53,6 +54,8 @@ def test_every_command_composes(page: str, line: str, tmp_path: Path, monkeypatc
     line = re.sub(r"outputs/runs/<time>", str(tmp_path), line)
     if "experiment=saved" in line:
         claim(tmp_path, composed())
+    if "first_best" in line:
+        return  # written by the command before it; the page is run as a whole
     if "model.adapter" in line:
         (tmp_path / "adapter_config.json").write_text("{}")
     assert composed(*shlex.split(line)).model.name
@@ -104,3 +107,26 @@ def test_every_command_on_a_trained_run_runs(page: str, line: str, trained: Path
     assert done.returncode == 0, done.stderr
     if arguments[0] == "merge":
         assert json.loads((workplace / "merged" / "merge.json").read_text())["comparison"]["strength"] > 0.9
+
+
+@pytest.mark.slow
+def test_the_commands_about_studies_run_one_after_the_other(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / STUDIES).read_text()
+    lines = [line.strip() for line in page.splitlines() if line.startswith(("    python train.py", "    lorasweep"))]
+    promoted = ROOT / "conf" / "experiment" / "first_best.yaml"
+    assert not promoted.exists()
+    assert len(lines) >= 7
+    try:
+        for line in lines:
+            program, arguments = line.removeprefix("python ").split(" ", 1)
+            start = ["-m", "lorasweep.cli"] if program == "lorasweep" else [str(ROOT / "train.py")]
+            quick = ["model=tiny", "data.limit=60"] if line.endswith("lora.r=8,16,64") else []
+            done = subprocess.run(
+                [sys.executable, *start, *shlex.split(arguments), *quick],
+                cwd=tmp_path, env=dict(os.environ), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=400,
+            )  # fmt: skip
+            assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+            if "confirm" in line:
+                assert "wins" in done.stdout or "inside the noise" in done.stdout
+    finally:
+        promoted.unlink(missing_ok=True)

@@ -104,9 +104,9 @@ def test_several_objectives_are_kept_and_none_is_pruned(tmp_path: Path) -> None:
         expected = [curve(*point, STEPS), point[0]]
         assert trial.values == (None if trial.number == 3 else pytest.approx(expected))
     assert len(list(tmp_path.glob("study/trials/*/adapter"))) == 11
-    assert [
-        *conflicts(Settings(sampler="grid", objectives=["objective", "seconds"], pruner="median"))
-    ] == [Problem("hydra.sweeper.pruner", "median", "none: with several objectives no trial is worse early")]
+    assert [*conflicts(Settings(sampler="grid", objectives=["objective", "seconds"], pruner="median"))] == [
+        Problem("hydra.sweeper.pruner", "median", "none: with several objectives no trial is worse early")
+    ]
 
 
 def test_the_best_is_the_greatest_where_more_is_better(tmp_path: Path) -> None:

@@ -15,7 +15,9 @@ from lorasweep.study.settings import Settings
 from lorasweep.study.space import Choice, Dimension, Interval, Space
 from lorasweep.study.store import Store, decoded, distribution, encoded
 
-SCALARS = st.one_of(st.none(), st.booleans(), st.integers(-4, 4), st.sampled_from([0.3, 1.0, 1e-5]), st.text(max_size=3))
+SCALARS = st.one_of(
+    st.none(), st.booleans(), st.integers(-4, 4), st.sampled_from([0.3, 1.0, 1e-5]), st.text(max_size=3)
+)
 VALUES = st.one_of(SCALARS, st.lists(st.sampled_from(["q_proj", "v_proj", 1]), max_size=2))
 
 
