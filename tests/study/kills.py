@@ -98,5 +98,7 @@ def trained(folder: Path) -> Counter[str]:
 
 def finished_attempts(folder: Path) -> list[str]:
     """Attempts that were put aside, and so trained again, although they had come to their end."""
-    outcomes = {path.parent.name: json.loads(path.read_text()) for path in folder.glob("trials/*.attempt*/outcome.json")}
+    outcomes = {
+        path.parent.name: json.loads(path.read_text()) for path in folder.glob("trials/*.attempt*/outcome.json")
+    }
     return [name for name, outcome in outcomes.items() if State(outcome["state"]).is_finished]

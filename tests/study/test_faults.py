@@ -96,7 +96,7 @@ def test_a_sampler_learns_from_points_that_cannot_be_trained(tmp_path: Path) -> 
 
 
 def test_failures_in_a_row_end_the_study(tmp_path: Path) -> None:
-    faults = {number: "exception" for number in (0, 1, 3, 4, 5)}
+    faults = dict.fromkeys((0, 1, 3, 4, 5), "exception")
     reason, text = run(toy(tmp_path / "study", faults, slots=1, max_failures=3))
     assert reason == "3 trials in a row failed (hydra.sweeper.max_failures)"
     assert reason in text
