@@ -158,7 +158,9 @@ def main() -> None:
     parser.add_argument("--sampler", nargs="+", choices=("random", "tpe"), default=["random", "tpe"])
     given = parser.parse_args()
     print(f"{given.trials} trials, {given.load:g} ending a second; 64 slots with trials of a minute end 1.1 a second")
-    print("sampler slots  s a trial  idle s a refill (last quarter, most)  idle of a minute  CPU s a trial  batches take")
+    print(
+        "sampler slots  s a trial  idle s a refill (last quarter, most)  idle of a minute  CPU s a trial  batches take"
+    )
     for sampler, slots in itertools.product(given.sampler, given.slots):
         mean = slots / given.load
         found = measure(slots, given.trials, mean, sampler)

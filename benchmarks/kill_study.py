@@ -22,16 +22,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=300)
     parser.add_argument("--sampler", choices=("random", "tpe"), default="tpe")
-    parser.add_argument("--slots", type=int, default=1, help="with one, the points are compared with the study in peace")
+    parser.add_argument(
+        "--slots", type=int, default=1, help="with one, the points are compared with the study in peace"
+    )
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     count = max(12, given.kills // 2)
     options = {"sampler": given.sampler, "slots": given.slots, "n_trials": count, "keep_adapters": None}
     with tempfile.TemporaryDirectory() as place:
         folder, start = Path(place, "study"), time.monotonic()
-        toll = kill_until_done(
-            folder, given.kills, given.seed, seconds=0.15, study={"fault": "children"}, **options
-        )
+        toll = kill_until_done(folder, given.kills, given.seed, seconds=0.15, study={"fault": "children"}, **options)
         seconds = time.monotonic() - start
         trials, calm = trials_of(folder), finished(Path(place, "calm", "study"), **options)
         lost = count - len({trial.number for trial in trials if trial.value is not None})

@@ -12,10 +12,11 @@ import pytest
 
 from lorasweep.rules import Problem
 from lorasweep.study.outcomes import State
+from lorasweep.study.proposal import build_pruner
 from lorasweep.study.settings import Settings, conflicts
-from lorasweep.study.store import Trial
+from lorasweep.study.store import Store, Trial
 from tests.study.sessions import finished
-from tests.study.toy import STEPS, curve, toy
+from tests.study.toy import SPACE, STEPS, curve, toy
 
 Curves = list[list[float]]
 """What trials have reported, one after the other."""
@@ -85,7 +86,20 @@ def test_the_last_evaluation_is_no_reason_to_prune(tmp_path: Path) -> None:
     assert {trial.state for trial in trials} == {State.COMPLETE}
 
 
-def test_a_trial_that_runs_again_is_judged_by_what_it_has_reported_again(tmp_path: Path) -> None:
+def test_a_trial_that_runs_again_is_judged_by_what_it_has_reported_again() -> None:
+    store = Store("sqlite://", "study", ["minimize"], SPACE)
+    for number in range(5):
+        store.create({"x": number / 10}, str(number), "sampled")
+        for tokens in (100, 200, 300):
+            store.report(number, tokens, 1.0 if number < 4 else 5.0 if tokens == 100 else 0.0)
+        if number < 4:
+            store.finish(number, State.COMPLETE, [1.0], {})
+    pruner = build_pruner(Settings(pruner="median"), 400)
+    assert pruner
+    assert [store.is_worse(4, tokens, pruner) for tokens in (100, 200, 300)] == [True, False, False]
+
+
+def test_what_is_pruned_is_the_same_where_a_trial_was_killed(tmp_path: Path) -> None:
     options: dict[str, Any] = {"n_trials": 12, "slots": 1, "pruner": "median", "sampler": "random"}
     calm = finished(tmp_path / "calm" / "study", **options)
     late = next(trial.number for trial in calm if trial.number > 5 and len(reported(trial, 1)) > 2)

@@ -48,7 +48,7 @@ def test_a_second_signal_stops_trials_which_run_again_under_their_numbers(tmp_pa
     assert trials[:2] == before
     assert trials[2].point == stopped.point
     assert [trial.state for trial in trials] == [State.COMPLETE] * 4
-    assert "trial 2" in (folder / "trials" / "2.attempt1" / "log.txt").read_text()
+    assert "told to stop" in (folder / "trials" / "2.attempt1" / "log.txt").read_text()
     assert "trial 2" in log_of(folder, 2)
     assert not (folder / "trials" / "3.attempt1").exists()
 

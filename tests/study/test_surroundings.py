@@ -7,13 +7,14 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
 from lorasweep.rules import UserError
 from lorasweep.study.outcomes import State
-from lorasweep.study.store import Trial
+from lorasweep.study.store import Store, Trial
 from tests.study.sessions import finished, launch, refusal, run, trials_of
 from tests.study.toy import toy
 
@@ -147,6 +148,33 @@ def test_a_disk_that_fills_up_stops_the_study_until_there_is_room(small_disk: Pa
     trials = finished(folder, **options)
     assert trials[:3] == before[:3]
     assert [trial.state for trial in trials] == [State.COMPLETE] * 6
+
+
+@pytest.mark.parametrize("size", [20_000, 0])
+def test_a_trial_without_room_is_run_again_when_there_is_some(small_disk: Path, tmp_path: Path, size: int) -> None:
+    folder, filler = small_disk / "study", small_disk / "filler"
+    options = {"slots": 1, "n_trials": 4, "study": {"bytes": size}, "keep_adapters": None}
+    options |= {"storage": f"sqlite:///{tmp_path}/study.db"}
+
+    def fill(trial: Trial) -> None:
+        if trial.number == 2:
+            filler.write_bytes(bytes(shutil.disk_usage(small_disk).free))
+
+    reason, text = run(toy(folder, **options), fill)
+    assert "No space left" in str(reason)
+    assert str(reason) in text
+    filler.unlink()
+    assert finished_elsewhere(folder, options) == [State.COMPLETE] * 4
+
+
+def finished_elsewhere(folder: Path, options: dict[str, Any]) -> list[State]:
+    assert run(toy(folder, **options))[0] is None
+    definition = toy(folder, **options)
+    store = Store(options["storage"], "study", definition.directions(), definition.space)
+    try:
+        return [trial.state for trial in store.trials()]
+    finally:
+        store.close()
 
 
 def test_a_command_line_without_room_ends_without_a_traceback(small_disk: Path) -> None:

@@ -22,7 +22,7 @@ from lorasweep.study.definition import Composed, Definition
 from lorasweep.study.outcomes import State
 from lorasweep.study.settings import Settings
 from lorasweep.study.space import Interval, Point, Space
-from lorasweep.study.worker import Job, Outcome, Reporter
+from lorasweep.study.worker import Interrupted, Job, Outcome, Reporter
 
 STEPS = 4
 SPACE = Space((Interval("x", 0.0, 1.0), Interval("y", 1e-3, 1.0, log=True)), fixed={"x": 0.5, "y": 0.1})
@@ -51,7 +51,11 @@ class Toy:
         value = 0.0
         for step in range(1, STEPS + 1):
             time.sleep(study["seconds"])
-            reporter.progress(step, STEPS)
+            try:
+                reporter.progress(step, STEPS)
+            except Interrupted:
+                print("told to stop")
+                raise
             if step == 2 and fault:
                 happen(fault, job.folder)
             if step == 2 and fault == "diverged":

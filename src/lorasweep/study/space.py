@@ -77,8 +77,10 @@ class Interval:
 
     def rounded(self, value: float) -> float:
         """Return a number near `value` that is short to write and lies in the interval."""
-        digits = DIGITS_OF_STEPS if self.step else DIGITS
-        if not self.step and self.low < self.high:  # numbers of a narrow interval differ in their later digits
+        if self.step:  # its ends have the noise of steps, too
+            return float(f"{value:.{DIGITS_OF_STEPS}g}")
+        digits = DIGITS
+        if self.low < self.high:  # numbers of a narrow interval differ in their later digits
             digits += max(0, math.floor(math.log10(max(abs(self.low), abs(self.high)) / (self.high - self.low))))
         return min(max(float(f"{value:.{digits}g}"), self.low), self.high)
 

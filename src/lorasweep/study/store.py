@@ -68,7 +68,7 @@ class Trial:
 
 
 class Store:
-    """Reads and writes the trials of one study."""
+    """Reads the trials of one study when it is opened, and writes what changes about them; nobody else does."""
 
     def __init__(self, url: str, name: str, directions: Sequence[Direction], space: Space) -> None:
         self.name, self.directions, self.space = name, list(directions), space
@@ -90,11 +90,11 @@ class Store:
 
     def trial(self, number: int) -> Trial:
         """Return one trial."""
-        return _trial(self.storage.get_trial(self._id_of(number)))
+        return _trial(self._frozen[number])
 
     def frozen(self) -> list[FrozenTrial]:
         """Return every trial as Optuna has it."""
-        return sorted(self.storage.get_all_trials(self.id, deepcopy=False), key=lambda trial: trial.number)
+        return self._frozen
 
     def create(self, point: Point, key: str, kind: str, state: State = State.RUNNING, reason: str | None = None) -> int:
         """Begin a trial, in one go with its end if it is refused; return its number."""
@@ -111,22 +111,25 @@ class Store:
             user_attrs={"state": state.value, "point": point, "key": key, "kind": kind, "reason": reason},
             system_attrs={_constraint(state): 1.0} if state.is_infeasible else {},
         )
-        return self.storage.get_trial_number_from_id(self.storage.create_new_trial(self.id, template_trial=template))
+        self._frozen.append(self.storage.get_trial(self.storage.create_new_trial(self.id, template_trial=template)))
+        return len(self._frozen) - 1
 
     def note(self, number: int, **facts: Any) -> None:
         """Keep something about a trial that runs."""
         for name, value in facts.items():
-            self.storage.set_trial_user_attr(self._id_of(number), name, value)
+            self.storage.set_trial_user_attr(self._frozen[number]._trial_id, name, value)
+            self._frozen[number].user_attrs[name] = value
 
     def report(self, number: int, tokens: int, value: float) -> None:
         """Keep the objective of a trial after so many supervised tokens."""
-        frozen = self.storage.get_trial(self._id_of(number))
+        frozen = self._frozen[number]
         if tokens not in frozen.intermediate_values:  # as it is where a trial is taken up again
             self.storage.set_trial_intermediate_value(frozen._trial_id, tokens, value)
+            frozen.intermediate_values[tokens] = value
 
     def is_worse(self, number: int, tokens: int, pruner: optuna.pruners.BasePruner) -> bool:
         """Ask a pruner about a trial that has just reported its value after so many tokens."""
-        frozen = copy.copy(self.storage.get_trial(self._id_of(number)))
+        frozen = copy.copy(self.storage.get_trial(self._frozen[number]._trial_id))
         # not what an attempt that was interrupted has reported later
         frozen.intermediate_values = {
             step: value for step, value in frozen.intermediate_values.items() if step <= tokens
@@ -135,12 +138,13 @@ class Store:
 
     def finish(self, number: int, state: State, values: list[float] | None, facts: Mapping[str, Any]) -> None:
         """End a trial for good."""
-        trial_id = self._id_of(number)
+        trial_id = self._frozen[number]._trial_id
         self.note(number, end={"state": state.value, **facts})
         if state.is_infeasible:
             self.storage.set_trial_system_attr(trial_id, _constraint(state), 1.0)
         kept = values if state in (State.COMPLETE, State.PRUNED) else None
         self.storage.set_trial_state_values(trial_id, OPTUNA_STATES[state], kept)
+        self._frozen[number] = self.storage.get_trial(trial_id)
 
     def begin_anew(self) -> None:
         """Forget what is kept about a study of which nothing has been tried."""
@@ -159,9 +163,7 @@ class Store:
             study_name=self.name, storage=self.storage, directions=self.directions, load_if_exists=True
         )
         self.id = self.study._study_id
-
-    def _id_of(self, number: int) -> int:
-        return self.storage.get_trial_id_from_study_id_trial_number(self.id, number)
+        self._frozen = sorted(self.storage.get_all_trials(self.id), key=lambda trial: trial.number)
 
 
 def open_store(folder: Path, url: str | None = None) -> Store:
@@ -223,11 +225,12 @@ def distribution(dimension: Dimension) -> BaseDistribution:
     if isinstance(dimension, Choice):
         return CategoricalDistribution([encoded(dimension, value) for value in dimension.options])
     values = dimension.values()
-    high = values[-1] if values else dimension.high  # steps may end below it
+    # steps may end below its high end
+    low, high = (values[0], values[-1]) if values else (dimension.low, dimension.high)
     if dimension.is_int:
         step = int(dimension.step or 1)
-        return IntDistribution(int(dimension.low), int(high), log=dimension.log, step=step)
-    return FloatDistribution(float(dimension.low), float(high), log=dimension.log, step=dimension.step)
+        return IntDistribution(int(low), int(high), log=dimension.log, step=step)
+    return FloatDistribution(float(low), float(high), log=dimension.log, step=dimension.step)
 
 
 def encoded(dimension: Dimension, value: Any) -> Any:
