@@ -1,4 +1,4 @@
-# make demo    set up, then the default job: a real 4-bit model fine-tuned on this machine
+# make demo    set up, then the default job and a small study: a real 4-bit model fine-tuned on this machine
 # make test    set up, then the tests
 PYTHON ?= python3
 VENV   := .venv
@@ -21,10 +21,12 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 
 demo: setup
 	$(BIN)/python train.py
+	$(BIN)/python train.py -m experiment=demo_study
 	@echo
-	@echo "That was python train.py. Now:  source $(BIN)/activate"
+	@echo "That was one run and a small study. Now:  source $(BIN)/activate"
 	@echo "  python train.py lora.r=64 optim=paged_adamw_32bit        another adapter, another optimizer"
 	@echo "  python train.py data=jsonl data.files=rows.jsonl         your own rows"
+	@echo "  python train.py -m study=first strategy=tpe space=rank   a search of your own"
 	@echo "  python train.py --cfg job                                every option and its value"
 
 test: setup
