@@ -18,7 +18,7 @@ from lorasweep.study.outcomes import State
 from tests.study.sessions import launch, processes_of, until
 
 SECONDS_TO_VANISH = 5.0
-MOST_SESSIONS = 10_000
+SESSIONS_IN_VAIN = 5
 
 
 @dataclass
@@ -42,16 +42,18 @@ def kill_until_done(folder: Path, kills: int, seed: int, **options: Any) -> Toll
     """Run a study session after session, killing until there were so many kills; then let it end."""
     chance, toll = random.Random(seed), Toll()
     options = {"max_retries": 10_000, "environment": {"TOY": str(folder)}, **options}
-    for _ in range(MOST_SESSIONS):
-        session = launch(folder, **options)
-        code = _session(session, folder, chance, toll, kills)
+    in_vain = 0
+    while in_vain < SESSIONS_IN_VAIN:
+        session, before = launch(folder, **options), toll.kills
+        code = _session(session, chance, toll, kills)
         _count_what_is_left(folder, toll)
         if code == 0:
             return toll
-    raise AssertionError("the study did not come to its end")
+        in_vain = 0 if toll.kills > before else in_vain + 1
+    raise AssertionError("sessions end although nobody ends them")
 
 
-def _session(session: subprocess.Popen[str], folder: Path, chance: random.Random, toll: Toll, kills: int) -> int:
+def _session(session: subprocess.Popen[str], chance: random.Random, toll: Toll, kills: int) -> int:
     """Kill in one session; its exit code."""
     while session.poll() is None:
         if toll.kills >= kills:

@@ -70,6 +70,19 @@ def test_a_database_that_is_not_whole(tmp_path: Path) -> None:
     assert finished(folder, n_trials=2) == before
 
 
+def test_a_database_whose_making_was_cut_short_is_made_anew(tmp_path: Path) -> None:
+    folder = tmp_path / "study"
+    finished(folder, n_trials=1)
+    shutil.rmtree(folder / "trials")
+    whole = (folder / "study.db").read_bytes()
+    (folder / "study.db").unlink()
+    (folder / ".study.db.new").write_bytes(whole[: len(whole) // 2])
+    (folder / ".study.db.new-journal").write_bytes(whole[:1000])
+    trials = finished(folder, n_trials=1)
+    assert finished(folder, n_trials=2)[:1] == trials
+    assert not list(folder.glob(".study.db.new*"))
+
+
 def test_an_address_of_no_database(tmp_path: Path) -> None:
     for url in ("nosuch://host/name", f"sqlite:///{tmp_path}/no/folder/study.db"):
         assert refusal(toy(tmp_path / "study", storage=url)).problems[0].key == "hydra.sweeper.storage"

@@ -72,24 +72,34 @@ class Toy:
 
 
 def happen(fault: str, folder: Path) -> None:
-    if fault == "exception":
-        raise RuntimeError("something is broken")
-    if fault == "exit":
-        os._exit(7)
-    if fault == "sys.exit":
-        raise SystemExit(0)
+    """Let a trial meet its fault; of a fault that is none here, nothing."""
+    if fault in ERRORS:
+        raise ERRORS[fault]
     if fault == "kill" or (fault == "kill once" and not folder.with_name(f"{folder.name}.attempt1").exists()):
         os.kill(os.getpid(), signal.SIGKILL)
-    if fault == "segfault":
-        ctypes.string_at(0)
-    if fault == "out of memory":
-        raise MemoryError("no room")
-    if fault == "hang":
+    while fault == "wait for 1" and not (folder.with_name("1") / "log.txt").exists():
+        time.sleep(0.01)
+    if fault in DEEDS:
+        DEEDS[fault]()
+
+
+def start_children() -> None:
+    subprocess.Popen(["sleep", "3600"])
+    if not os.fork():
         time.sleep(3600)
-    if fault == "children":
-        subprocess.Popen(["sleep", "3600"])
-        if not os.fork():
-            time.sleep(3600)
+
+
+ERRORS = {
+    "exception": RuntimeError("something is broken"),
+    "sys.exit": SystemExit(0),
+    "out of memory": MemoryError("no room"),
+}
+DEEDS: dict[str, Callable[[], Any]] = {
+    "exit": lambda: os._exit(7),
+    "segfault": lambda: ctypes.string_at(0),
+    "hang": lambda: time.sleep(3600),
+    "children": start_children,
+}
 
 
 def toy(

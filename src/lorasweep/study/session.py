@@ -24,7 +24,7 @@ from lorasweep.study.leaderboard import CSV, build_leaderboard, write_leaderboar
 from lorasweep.study.proposal import check_sampler
 from lorasweep.study.requests import forget_stops
 from lorasweep.study.slots import Slot, build_slots, ending
-from lorasweep.study.store import Store, check_file, local_url, readable
+from lorasweep.study.store import Store, check_file, local_url, make_file, readable
 from lorasweep.study.view import View
 
 LOCK = ".lock"
@@ -57,9 +57,11 @@ def _opened(definition: Definition) -> Iterator[Store]:
     """Open the database of a study; what is kept of one without trials is no reason to refuse anything."""
     file, trials = definition.folder / "study.db", definition.folder / "trials"
     url = definition.settings.storage or local_url(file)
-    if not definition.settings.storage:
-        check_file(file)
     with readable(url):
+        if not definition.settings.storage:
+            check_file(file)
+            if not file.exists() or not file.stat().st_size:
+                make_file(file)
         store = Store(url, definition.name, definition.directions(), definition.space)
         try:
             if not store.trials():

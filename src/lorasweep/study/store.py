@@ -191,6 +191,21 @@ def local_url(path: Path) -> str:
     return f"sqlite:///{path.absolute()}"
 
 
+def make_file(path: Path) -> None:
+    """Make a database without studies, whole or not at all.
+
+    Where Optuna is killed while it makes its tables, it does not make up for what is missing: without the index that
+    keeps names apart, every session begins a study of the same name.
+    """
+    staging = path.with_name(f".{path.name}.new")
+    for rest in path.parent.glob(f"{staging.name}*"):
+        rest.unlink()
+    storage = RDBStorage(local_url(staging))
+    storage.remove_session()
+    storage.engine.dispose()
+    staging.replace(path)
+
+
 def check_file(path: Path) -> None:
     """Raise if a file cannot be the database of a study, whole as it was written; nothing there is fine."""
     if path.exists():
