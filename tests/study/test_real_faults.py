@@ -21,7 +21,7 @@ ENDS = {
     "kill": (State.FAILED, "killed by SIGKILL 3 times"),
     "kill once": (State.COMPLETE, ""),
     "segfault": (State.FAILED, "SIGSEGV"),
-    "out of memory": (State.OUT_OF_MEMORY, "Out of memory"),
+    "out of memory": (State.OUT_OF_MEMORY, "CUDA out of memory"),
     "diverged": (State.DIVERGED, "not finite"),
     "hang": (State.HUNG, "no sign of life"),
     "wrong objective": (State.FAILED, "eval/lss"),
