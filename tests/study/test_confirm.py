@@ -1,0 +1,105 @@
+"""The best trials again with other seeds: means, spreads, pairs, and one look at the test rows."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from statistics import fmean, stdev
+
+import pytest
+from rich.console import Console
+
+from lorasweep import compose
+from lorasweep.confirm import Candidate, Comparison, Confirmation, confirm, verdict
+from lorasweep.rules import UserError
+from lorasweep.study.session import run_session
+from lorasweep.study.view import Lines
+from tests.conftest import ROOT
+
+OVERRIDES = (
+    "-m", "study=rates", "strategy=random", "hydra.sweeper.n_trials=4", "hydra.sweeper.slots=1", "model=tiny",
+    "optim.lr=1e-4,1e-2", "lora.r=4,8", "data.limit=40", "data.test_fraction=0.1", "train.max_steps=4",
+    "evaluation.generate=0", "tracking.wandb=disabled", "verbosity=quiet",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def confirmed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Confirmation, Confirmation]:
+    """A study with its confirmation, and the same confirmation asked for again."""
+    place = tmp_path_factory.mktemp("confirm")
+    compose.register()
+    _, definition = compose.checked_study(
+        ROOT / "conf", compose.CommandLine.of([*OVERRIDES, f"hydra.sweep.dir={place}/rates"])
+    )
+    assert run_session(definition, Lines(Console(quiet=True))) is None
+    first, second = (confirm(place / "rates", 1, 2, None, None, Lines(Console(quiet=True))) for _ in range(2))
+    return place / "rates", first, second
+
+
+def test_the_best_trial_and_the_baseline_are_trained_with_new_seeds(
+    confirmed: tuple[Path, Confirmation, Confirmation],
+) -> None:
+    _, result, _ = confirmed
+    assert result.seeds == [43, 44]
+    assert any(candidate.is_baseline for candidate in result.candidates)
+    for candidate in result.candidates:
+        summaries = [json.loads((folder / "summary.json").read_text()) for folder in candidate.folders]
+        assert candidate.values == [summary["objective"] for summary in summaries]
+        assert candidate.mean == pytest.approx(fmean(candidate.values))
+        assert candidate.spread == pytest.approx(stdev(candidate.values))
+        assert len(set(candidate.values)) == 2, "the seeds differ"
+    means = [candidate.mean for candidate in result.candidates]
+    assert means == sorted(means)
+
+
+def test_differences_are_paired_over_seeds_and_over_rows(confirmed: tuple[Path, Confirmation, Confirmation]) -> None:
+    _, result, _ = confirmed
+    winner, other = result.candidates
+    (comparison,) = result.comparisons
+    gains = [one - two for one, two in zip(winner.values, other.values, strict=True)]
+    assert comparison.over_seeds is not None
+    mean, low, high = comparison.over_seeds
+    assert mean == pytest.approx(fmean(gains))
+    assert (high - low) / 2 == pytest.approx(12.706 * stdev(gains) / 2**0.5)
+    assert comparison.over_rows is not None
+    assert comparison.over_rows[0] == pytest.approx(winner.mean - other.mean, rel=1e-6)
+
+
+def test_asked_again_nothing_is_trained_or_scored_again(confirmed: tuple[Path, Confirmation, Confirmation]) -> None:
+    study, first, second = confirmed
+    assert first == second
+    assert len(list((study / "confirm" / "trials").iterdir())) == 2 * len(first.candidates)
+
+
+def test_the_test_rows_are_scored_once(confirmed: tuple[Path, Confirmation, Confirmation]) -> None:
+    study, result, _ = confirmed
+    assert result.test is not None
+    assert result.test["winner"] == result.candidates[0].trial
+    assert result.test["winner/metrics"]["eval/loss"] < result.test["untuned/metrics"]["eval/loss"]
+    assert json.loads((study / "confirm" / "test.json").read_text()) == result.test
+
+
+def candidate(trial: int, *values: float) -> Candidate:
+    return Candidate(trial, False, values[0], [], list(values))
+
+
+@pytest.mark.parametrize(
+    ("over_seeds", "over_rows", "words"),
+    [
+        ((-0.1, -0.2, -0.05), (-0.1, -0.15, -0.05), "Trial 3 wins"),
+        ((-0.1, -0.3, 0.1), (-0.1, -0.15, -0.05), "inside the noise of trial 5"),
+        ((-0.1, -0.2, -0.05), (-0.1, -0.3, 0.1), "inside the noise of trial 5"),
+        (None, None, "inside the noise of trial 5"),
+    ],
+)
+def test_a_winner_wins_only_outside_the_noise(
+    over_seeds: tuple[float, float, float] | None, over_rows: tuple[float, float, float] | None, words: str
+) -> None:
+    comparisons = [Comparison(5, over_seeds, over_rows)]
+    result = Confirmation("s", "loss", [1, 2], [candidate(3, 1.0), candidate(5, 1.1)], comparisons, None)
+    assert words in verdict(result)
+
+
+def test_a_study_without_complete_trials_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"study\.db"):
+        confirm(tmp_path, 1, 1, None, None, Lines(Console(quiet=True)))
