@@ -242,9 +242,9 @@ def confirm(
 
     from lorasweep import confirm as confirmation
     from lorasweep.study.folder import find_study
-    from lorasweep.study.view import Lines
 
-    confirmation.show(confirmation.confirm(find_study(study), top, seeds, slots, storage, Lines(Console())))
+    view = confirmation.Trials(Console())
+    confirmation.show(confirmation.confirm(find_study(study), top, seeds, slots, storage, view))
 
 
 @app.command()

@@ -24,11 +24,12 @@ from lorasweep.study.session import run_session
 from lorasweep.study.settings import Settings
 from lorasweep.study.space import Point, Space
 from lorasweep.study.store import Store, Trial, open_store
-from lorasweep.study.view import View
+from lorasweep.study.view import Lines, View
 
 if TYPE_CHECKING:
     from lorasweep.assessment import Difference
     from lorasweep.evaluation import Scores
+    from lorasweep.study.leaderboard import Leaderboard
 
 FOLDER, RESULT, TEST = "confirm", "confirm.json", "test.json"
 
@@ -84,6 +85,13 @@ class Confirmation:
     comparisons: list[Comparison]
     test: dict[str, Any] | None
     """Scores on the rows that no choice has seen; None where the study held none out."""
+
+
+class Trials(Lines):
+    """A line per event; what came of them all is shown as a comparison."""
+
+    def end(self, board: Leaderboard | None = None) -> None:
+        """Print nothing."""
 
 
 def confirm(study: Path, top: int, seeds: int, slots: int | None, storage: str | None, view: View) -> Confirmation:
