@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -19,9 +20,16 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     )
 
 import pytest
+from hypothesis import settings
 
 from lorasweep import compose, schema
 from lorasweep.rules import Problem, UserError
+
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
+signal.signal(
+    signal.SIGINT, signal.default_int_handler
+)  # ignored where a shell has started the tests in the background
 
 ROOT = Path(__file__).parents[1]
 TINY = ("model=tiny", "data=demo", "tracking.wandb=disabled", "verbosity=quiet")
