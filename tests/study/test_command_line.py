@@ -75,7 +75,7 @@ REFUSED = [
     ("optim.lr=interval(1e-3,1e-5)", "hydra.sweeper.params.optim.lr", "a low end below its high end"),
     ("optim.lr=tag(log,interval(0,1e-3))", "optim.lr", "above 0"),
     ("lora.dropout=tag(log,interval(0,0.1))", "hydra.sweeper.params.lora.dropout", "above 0 for a logarithmic scale"),
-    ("lora.r=8,16,8", "hydra.sweeper.params.lora.r", "values that differ; 8 is there twice"),
+    ("lora.r=8,16,8", "hydra.sweeper.params.lora.r", "values that differ; 8 and 8 are one"),
     ("lora.r=8 lora.r=8,16", "lora.r", "on the command line twice"),
     ("scheduler=cosine,linaer", "scheduler", "did you mean 'linear'?"),
     ("scheduler=glob(*)", "scheduler", "names one by one"),

@@ -72,10 +72,9 @@ def test_a_log_says_where_a_trial_failed(studies: tuple[Path, list[Trial], Path,
 def test_a_worker_outlives_good_trials_alone(studies: tuple[Path, list[Trial], Path, list[Trial]]) -> None:
     faulty, trials, sound, _ = studies
     assert len({process_of(sound, number) for number in range(COUNT)}) <= 2
-    faulted = [trial.number for trial in trials if trial.state is not State.COMPLETE]
-    for number in faulted:
-        later = {process_of(faulty, other) for other in range(number + 1, COUNT)}
-        assert process_of(faulty, number) not in later
+    for trial in [trial for trial in trials if trial.state is not State.COMPLETE]:
+        later = [other for other in trials if other.started and trial.ended and other.started > trial.ended]
+        assert process_of(faulty, trial.number) not in {process_of(faulty, other.number) for other in later}
 
 
 def test_an_attempt_that_was_killed_is_kept_aside(studies: tuple[Path, list[Trial], Path, list[Trial]]) -> None:

@@ -94,7 +94,7 @@ def test_the_same_command_goes_on_and_trains_nothing_again(place: Path) -> None:
     ("change", "key"),
     [
         ("train.max_steps=4", "train.max_steps = 4"),
-        ("lora.r=4,8,16", "space.lora.r = '4, 8, 16'"),
+        ("lora.r=4,8,16", "space.lora.r = [4, 8, 16]"),
         ("data.limit=30", "data.limit = 30"),
     ],
 )
