@@ -64,6 +64,7 @@ def test_no_process_outlives_its_controller(tmp_path: Path) -> None:
     session.kill()
     session.communicate()
     until(lambda: not processes_of(folder), 5.0)
+    assert processes_of(folder) == []
 
 
 def test_no_process_outlives_its_worker(tmp_path: Path) -> None:

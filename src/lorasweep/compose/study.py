@@ -35,8 +35,6 @@ class Search:
     settings: Settings
     space: Space
     problems: list[Problem] = field(default_factory=list)
-    left_out: list[str] = field(default_factory=list)
-    """Keys of the space that the command line fixes."""
 
 
 def read_search(
@@ -55,23 +53,9 @@ def read_search(
     problems += study_settings.conflicts(settings)
     dimensions, unread = read_params(settings.params, groups)
     problems += unread
-    swept: dict[str, Dimension] = {}
-    fixed: set[str] = set()
-    for override in overrides:
-        key = override.key_or_group
-        twice = key in fixed or key in swept
-        if not override.is_sweep_override():
-            fixed.add(key)
-        else:
-            try:
-                swept[key] = read_sweep(override, key in groups)
-            except UserError as error:
-                problems += error.problems
-        if twice and key in fixed and key in swept:
-            allowed = "a value or several, not both: it is on the command line twice"
-            problems.append(Problem(key, override.get_value_string(), allowed))
+    swept, fixed, wrong = _read_overrides(overrides, groups)
+    problems += wrong
     kept = [item for item in dimensions if item.key not in fixed and item.key not in swept]
-    left_out = [item.key for item in dimensions if item.key in fixed]
     only_if, odd = _conditions(settings.only_if)
     known = {item.key for item in dimensions} | swept.keys()
     only_if = {key: asked for key, asked in only_if.items() if key in known and key not in fixed}
@@ -84,7 +68,29 @@ def read_search(
         allowed = "values that can be gone through; an interval needs strategy=random or tpe"
         endless = [item for item in space if item.values() is None]
         problems += [Problem(f"{SWEEPER}.params.{item.key}", item.words(), allowed) for item in endless]
-    return Search(settings, space, problems, left_out)
+    return Search(settings, space, problems)
+
+
+def _read_overrides(
+    overrides: Iterable[Override], groups: set[str]
+) -> tuple[dict[str, Dimension], set[str], list[Problem]]:
+    """Return what a command line sweeps, the keys it fixes, and what is wrong with that."""
+    swept: dict[str, Dimension] = {}
+    fixed: set[str] = set()
+    problems: list[Problem] = []
+    for override in overrides:
+        key = override.key_or_group
+        if not override.is_sweep_override():
+            fixed.add(key)
+        else:
+            try:
+                swept[key] = read_sweep(override, key in groups)
+            except UserError as error:
+                problems += error.problems
+        if key in fixed and key in swept:
+            allowed = "a value or several, not both: it is on the command line twice"
+            problems.append(Problem(key, override.get_value_string(), allowed))
+    return swept, fixed, problems
 
 
 def _conditions(given: Mapping[str, Any]) -> tuple[dict[str, dict[str, tuple[Any, ...]]], list[Problem]]:

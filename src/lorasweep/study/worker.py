@@ -183,7 +183,7 @@ def _outcome(objective: Objective, job: Job, reporter: Reporter) -> Message:
 def _checked(objective: Objective, runs: list[dict[str, Any]]) -> Message:
     try:
         return objective.check(runs)
-    except Exception:
+    except Exception:  # a bug: the controller raises it, with this text
         return {"broken": traceback.format_exc()}
 
 
