@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from lorasweep import metrics
-from lorasweep.tracking import Follower, flat
+from lorasweep.results import flat
+from lorasweep.tracking import Follower
 from tests.conftest import tiny
 from tests.test_numerics import train_losses
 

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 from transformers import PreTrainedTokenizerBase
 
-from lorasweep import lora, saved
+from lorasweep import lora, results, saved
 from lorasweep.data import build_datasets, fingerprint
 from lorasweep.device import Device
 from lorasweep.evaluation import Evaluator, Scores
@@ -99,7 +99,7 @@ def rows_of(run: Run, folder: Path, tokenizer: PreTrainedTokenizerBase, split: s
             f" a new run holds some out with data.{split}_fraction=0.1"
         )
         raise UserError(Problem("--split", split, allowed))
-    recorded = saved.read_json(folder / "record.json").get("data", {}).get("splits", {}).get(split, {})
+    recorded = results.read_json(folder / "record.json").get("data", {}).get("splits", {}).get(split, {})
     found = fingerprint(run.data, {split: splits[split]})["splits"][split]
     return splits[split].rows, recorded.get("sha256") == found["sha256"]
 

@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lorasweep.record import write_json
+from lorasweep.results import read_results
 from lorasweep.rules import Problem, UserError
 from lorasweep.saved import as_recorded, open_run
 from lorasweep.study.canonical import config_key
@@ -187,16 +188,9 @@ def _averaged(folders: Iterable[Path]) -> Scores:
     """Return the losses of the evaluation rows, averaged over runs."""
     from lorasweep.evaluation import Scores
 
-    kept = [_kept_evaluation(folder) for folder in folders]
+    kept = [evaluation for folder in folders if (evaluation := read_results(folder).kept)]
     losses = [fmean(row) for row in zip(*(item["row_losses"] for item in kept), strict=True)]
     return Scores(losses, kept[0]["row_tokens"])
-
-
-def _kept_evaluation(folder: Path) -> dict[str, Any]:
-    step = json.loads((folder / "summary.json").read_text())["objective/step"]
-    lines = map(json.loads, (folder / "evaluation.jsonl").read_text().splitlines())
-    found: dict[str, Any] = next(line for line in lines if line["step"] == step)
-    return found
 
 
 def _scored_once(folder: Path, candidates: Sequence[Candidate]) -> dict[str, Any] | None:

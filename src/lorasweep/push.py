@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lorasweep import saved
+from lorasweep import results, saved
 from lorasweep.card import Card, hub_base, is_path
 from lorasweep.data import file_hash
 from lorasweep.record import literal, write_json
@@ -34,7 +34,7 @@ def write_upload(run: Run, folder: Path, repo: str, merged: Path | None, target:
     """Fill `target` with exactly what is pushed: no path of this machine, nothing of accounts."""
     source = merged or saved.kept_adapter(folder)
     shutil.copytree(source, target, ignore=shutil.ignore_patterns("README.md", "*.bin", "*.pt", "*.pth", ".*"))
-    summary, record = (saved.read_json(folder / name) for name in ("summary.json", "record.json"))
+    summary, record = (results.read_json(folder / name) for name in ("summary.json", "record.json"))
     if not merged:
         _without_local_base(target / "adapter_config.json", run)
     public = {name: value for name, value in summary.items() if name.startswith(PUBLIC_SUMMARY)}
@@ -91,7 +91,7 @@ def check_merged(merged: Path | None, folder: Path) -> None:
     """Raise UserError unless `merged` was merged from the adapter of this run."""
     if merged is None:
         return
-    facts = saved.read_json(merged / "merge.json")
+    facts = results.read_json(merged / "merge.json")
     if not facts:
         raise UserError(Problem("--merged", str(merged), "a folder that lorasweep merge has written"))
     if facts["adapter"]["sha256"] != file_hash(saved.kept_adapter(folder) / WEIGHTS):

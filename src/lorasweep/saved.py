@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import tempfile
@@ -14,6 +13,7 @@ import yaml
 
 from lorasweep import compose
 from lorasweep.record import CHECKOUT, adapter_folder
+from lorasweep.results import read_json
 from lorasweep.rules import Problem, UserError, build, nearest
 from lorasweep.schema import Run
 
@@ -62,15 +62,6 @@ def as_recorded(folder: Path) -> Run:
     run = build(yaml.safe_load(text), Run, set())
     assert isinstance(run, Run)
     return run
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Return the content of a JSON file of a run folder; empty if it is not there or cut short."""
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return values if isinstance(values, dict) else {}
 
 
 def load_base(run: Run, device: Device, quantised: bool = True, dequantised: bool = False) -> Any:

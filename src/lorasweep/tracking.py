@@ -14,6 +14,7 @@ from typing import Any
 import psutil
 import yaml
 
+from lorasweep.results import flat
 from lorasweep.schema import Tracking
 
 SECONDS_TO_FINISH = 20.0
@@ -106,14 +107,6 @@ def _feed(run: Any, path: Path, position: int) -> int:
             run.log(entry, step=entry.pop("step"))
             position += len(line)
     return position
-
-
-def flat(config: dict[str, Any], path: str = "") -> dict[str, Any]:
-    """Return nested values under dotted keys, as W&B's panels take them."""
-    values: dict[str, Any] = {}
-    for name, value in config.items():
-        values |= flat(value, f"{path}{name}.") if isinstance(value, dict) else {f"{path}{name}": value}
-    return values
 
 
 if __name__ == "__main__":

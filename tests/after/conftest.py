@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 
-from lorasweep import cli, saved
+from lorasweep import cli, results, saved
 from lorasweep.data import build_datasets
 from lorasweep.device import Device
 from lorasweep.evaluation import Evaluator
@@ -67,7 +67,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def summary_of(folder: Path) -> dict[str, Any]:
-    return saved.read_json(folder / "summary.json")
+    return results.read_json(folder / "summary.json")
 
 
 def loaded(folder: Path, device: Device = CPU, quantised: bool = True) -> tuple[Run, Any, Any]:

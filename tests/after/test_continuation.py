@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from lorasweep import lora, saved
+from lorasweep import lora, results, saved
 from lorasweep.data import file_hash
 from lorasweep.preflight import check_inputs
 from lorasweep.rules import UserError
@@ -22,7 +22,7 @@ def test_training_further_starts_exactly_where_the_first_run_ended(run: Path, tm
     folder = trained(tmp_path / "second", f"model.adapter={run}", *again)
     assert summary_of(folder)["untuned/eval/loss"] == summary_of(run)["eval/loss"]
     assert summary_of(folder)["eval/loss"] != summary_of(run)["eval/loss"]
-    origin = saved.read_json(folder / "record.json")["adapter"]
+    origin = results.read_json(folder / "record.json")["adapter"]
     assert origin == {"location": str(run / "adapter"), "sha256": file_hash(run / "adapter" / lora.WEIGHTS)}
     made = json.loads((folder / "adapter" / "adapter_config.json").read_text())
     assert (made["lora_dropout"], made["r"]) == (0.2, 16)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lorasweep import random_model, saved
+from lorasweep import random_model, results, saved
 from lorasweep.assessment import assess
 from lorasweep.local_files import absolute, local_files
 from lorasweep.preflight import check_inputs
@@ -34,7 +34,7 @@ def test_a_run_opens_as_it_was_trained_and_with_overrides(run: Path) -> None:
 def test_the_base_is_taken_at_the_commit_that_was_recorded(run: Path, tmp_path: Path) -> None:
     folder = tmp_path / "copy"
     subprocess.run(["cp", "-r", str(run), str(folder)], check=True)
-    record = saved.read_json(folder / "record.json")
+    record = results.read_json(folder / "record.json")
     (folder / "record.json").write_text(json.dumps({**record, "model": {"commit": "abc123"}}))
     assert saved.open_run(folder).model.revision == "abc123"
 
