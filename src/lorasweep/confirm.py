@@ -20,6 +20,7 @@ from lorasweep.rules import Problem, UserError
 from lorasweep.saved import as_recorded, open_run
 from lorasweep.study.canonical import config_key
 from lorasweep.study.definition import Composed, Definition
+from lorasweep.study.folder import trial_folder
 from lorasweep.study.outcomes import State
 from lorasweep.study.session import run_session
 from lorasweep.study.settings import Settings
@@ -105,7 +106,7 @@ def confirm(study: Path, top: int, seeds: int, slots: int | None, storage: str |
         chosen, maximised = _chosen(store, study, top), store.directions[0] == "maximize"
     finally:
         store.close()
-    first = as_recorded(_folder(study, chosen[0].number))
+    first = as_recorded(trial_folder(study, chosen[0].number))
     new_seeds = [first.train.seed + offset for offset in range(1, seeds + 1)]
     definition = _definition(study, chosen, new_seeds, slots, maximised)
     if reason := run_session(definition, view):
@@ -137,7 +138,7 @@ def _definition(
     name = f"{study.name}_{FOLDER}"
 
     def compose(point: Point) -> Composed:
-        run = as_recorded(_folder(study, point.get("trial", 0)))
+        run = as_recorded(trial_folder(study, point.get("trial", 0)))
         run.train.seed, run.study, run.name = point.get("train.seed", run.train.seed), name, None
         varied = [f"{key}={value}" for key, value in point.items()]
         return Composed(asdict(run), [f"study={study.name}", *varied], varied, config_key(run))
@@ -161,12 +162,11 @@ def _candidates(definition: Definition, chosen: Sequence[Trial], seeds: Sequence
     found = []
     for trial in chosen:
         runs = [done[trial.number, seed] for seed in seeds]
-        if bad := [run for run in runs if run.state is not State.COMPLETE]:
-            words = (
-                f"complete trials with every seed; {_folder(definition.folder, bad[0].number)} is {bad[0].state.value}"
-            )
-            raise UserError(Problem("confirm", f"trial {trial.number}", words))
-        folders = [_folder(definition.folder, run.number) for run in runs]
+        for run in runs:
+            if run.state is not State.COMPLETE:
+                words = f"complete trials with every seed; {trial_folder(definition.folder, run.number)} is {run.state}"
+                raise UserError(Problem("confirm", f"trial {trial.number}", words))
+        folders = [trial_folder(definition.folder, run.number) for run in runs]
         values = [run.value for run in runs if run.value is not None]
         found.append(Candidate(trial.number, trial.kind == "baseline", trial.value or 0.0, folders, values))
     return found
@@ -223,10 +223,6 @@ def _test_metrics(folder: Path) -> tuple[dict[str, float], dict[str, float]]:
 
 def _interval(difference: Difference | None) -> tuple[float, float, float] | None:
     return (difference.mean, difference.low, difference.high) if difference else None
-
-
-def _folder(study: Path, number: int) -> Path:
-    return study / "trials" / str(number)
 
 
 def show(result: Confirmation) -> None:
