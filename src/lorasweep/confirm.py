@@ -22,7 +22,7 @@ from lorasweep.study.canonical import config_key
 from lorasweep.study.definition import Composed, Definition
 from lorasweep.study.outcomes import State
 from lorasweep.study.session import run_session
-from lorasweep.study.settings import Settings
+from lorasweep.study.settings import Direction, Settings
 from lorasweep.study.space import Point, Space
 from lorasweep.study.store import Store, Trial, open_store
 from lorasweep.study.view import Lines, View
@@ -102,19 +102,20 @@ def confirm(study: Path, top: int, seeds: int, slots: int | None, storage: str |
     """
     store = open_store(study, storage)
     try:
-        chosen, maximised = _chosen(store, study, top), store.directions[0] == "maximize"
+        chosen, directions = _chosen(store, study, top), store.directions
+        objectives = store.attributes.get("definition", {}).get("hydra.sweeper.objectives", ["objective"])
     finally:
         store.close()
     first = as_recorded(_folder(study, chosen[0].number))
     new_seeds = [first.train.seed + offset for offset in range(1, seeds + 1)]
-    definition = _definition(study, chosen, new_seeds, slots, maximised)
+    definition = _definition(study, chosen, new_seeds, slots, objectives, directions)
     if reason := run_session(definition, view):
         raise UserError(Problem("confirm", study.name, f"the end of every trial; {reason}. The same command goes on"))
     candidates = _candidates(definition, chosen, new_seeds)
-    candidates.sort(key=lambda candidate: candidate.mean, reverse=maximised)
+    candidates.sort(key=lambda candidate: candidate.mean, reverse=directions[0] == "maximize")
     comparisons = [_compared(candidates[0], other) for other in candidates[1:]]
     test = _scored_once(definition.folder, candidates)
-    result = Confirmation(study.name, first.evaluation.objective, new_seeds, candidates, comparisons, test)
+    result = Confirmation(study.name, definition.objective_names()[0], new_seeds, candidates, comparisons, test)
     write_json(definition.folder / RESULT, json.loads(json.dumps(asdict(result), default=str).replace("NaN", "null")))
     return result
 
@@ -132,7 +133,12 @@ def _chosen(store: Store, study: Path, top: int) -> list[Trial]:
 
 
 def _definition(
-    study: Path, chosen: Sequence[Trial], seeds: Sequence[int], slots: int | None, maximised: bool
+    study: Path,
+    chosen: Sequence[Trial],
+    seeds: Sequence[int],
+    slots: int | None,
+    objectives: list[str],
+    directions: list[Direction],
 ) -> Definition:
     name = f"{study.name}_{FOLDER}"
 
@@ -145,7 +151,8 @@ def _definition(
     settings = Settings(
         sampler="list",
         enqueue=[{"trial": trial.number, "train.seed": seed} for trial in chosen for seed in seeds],
-        direction="maximize" if maximised else "minimize",
+        objectives=objectives,
+        direction=directions,
         slots=slots,
         keep_adapters=None,
     )

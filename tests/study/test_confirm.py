@@ -79,6 +79,32 @@ def test_the_test_rows_are_scored_once(confirmed: tuple[Path, Confirmation, Conf
     assert json.loads((study / "confirm" / "test.json").read_text()) == result.test
 
 
+ODD = (
+    "-m", "study=odd", "hydra.sweeper.objectives=[adapter/parameters]", "hydra.sweeper.direction=maximize",
+    "hydra.sweeper.slots=1", "model=tiny", "lora.r=4,8", "data.limit=24", "train.max_steps=1", "evaluation.generate=0",
+    "tracking.wandb=disabled", "verbosity=quiet",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def odd(tmp_path_factory: pytest.TempPathFactory) -> Confirmation:
+    """The confirmation of a study that maximises something else than the score of a run."""
+    place = tmp_path_factory.mktemp("odd")
+    compose.register()
+    _, definition = compose.checked_study(ROOT / "conf", compose.CommandLine.of([*ODD, f"hydra.sweep.dir={place}/odd"]))
+    assert run_session(definition, Lines(Console(quiet=True))) is None
+    return confirm(place / "odd", 2, 2, None, None, Lines(Console(quiet=True)))
+
+
+@pytest.mark.slow
+def test_what_the_study_has_optimised_is_what_is_compared(odd: Confirmation) -> None:
+    assert odd.objective == "adapter/parameters"
+    for candidate in odd.candidates:
+        assert candidate.values == [candidate.in_study] * 2
+    means = [candidate.mean for candidate in odd.candidates]
+    assert means == sorted(means, reverse=True)
+
+
 def candidate(trial: int, *values: float) -> Candidate:
     return Candidate(trial, False, values[0], [], list(values))
 
