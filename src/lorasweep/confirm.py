@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from lorasweep.study.leaderboard import Leaderboard
 
 FOLDER, RESULT, TEST = "confirm", "confirm.json", "test.json"
+LOSS = ("loss", "eval/loss")
+"""Names of the objective whose differences are known row by row."""
 
 
 @dataclass(frozen=True)
@@ -59,13 +61,13 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Winner minus another candidate: over seeds, of the objective; over rows, of the loss, both paired."""
+    """Winner minus another candidate, paired over seeds and, of the loss, over rows."""
 
     other: int
     over_seeds: tuple[float, float, float] | None
     """Mean and 95 % interval; None with one seed."""
     over_rows: tuple[float, float, float] | None
-    """Mean and 95 % interval, rows averaged over seeds."""
+    """Mean and 95 % interval, rows averaged over seeds; None where the objective is not the loss."""
 
     @property
     def inside_noise(self) -> bool:
@@ -111,11 +113,12 @@ def confirm(study: Path, top: int, seeds: int, slots: int | None, storage: str |
     definition = _definition(study, chosen, new_seeds, slots, objectives, directions)
     if reason := run_session(definition, view):
         raise UserError(Problem("confirm", study.name, f"the end of every trial; {reason}. The same command goes on"))
+    judged = definition.objective_names()[0]
     candidates = _candidates(definition, chosen, new_seeds)
     candidates.sort(key=lambda candidate: candidate.mean, reverse=directions[0] == "maximize")
-    comparisons = [_compared(candidates[0], other) for other in candidates[1:]]
+    comparisons = [_compared(candidates[0], other, judged in LOSS) for other in candidates[1:]]
     test = _scored_once(definition.folder, candidates)
-    result = Confirmation(study.name, definition.objective_names()[0], new_seeds, candidates, comparisons, test)
+    result = Confirmation(study.name, judged, new_seeds, candidates, comparisons, test)
     write_json(definition.folder / RESULT, json.loads(json.dumps(asdict(result), default=str).replace("NaN", "null")))
     return result
 
@@ -179,7 +182,7 @@ def _candidates(definition: Definition, chosen: Sequence[Trial], seeds: Sequence
     return found
 
 
-def _compared(winner: Candidate, other: Candidate) -> Comparison:
+def _compared(winner: Candidate, other: Candidate, by_loss: bool) -> Comparison:
     from lorasweep.assessment import paired_difference, students_t
 
     gains = [one - two for one, two in zip(winner.values, other.values, strict=True)]
@@ -187,7 +190,7 @@ def _compared(winner: Candidate, other: Candidate) -> Comparison:
     if len(gains) > 1:
         half = students_t(len(gains) - 1) * stdev(gains) / math.sqrt(len(gains))
         over_seeds = (fmean(gains), fmean(gains) - half, fmean(gains) + half)
-    rows = paired_difference(_averaged(other.folders), _averaged(winner.folders))
+    rows = paired_difference(_averaged(other.folders), _averaged(winner.folders)) if by_loss else None
     return Comparison(other.trial, over_seeds, _interval(rows))
 
 

@@ -105,6 +105,15 @@ def test_what_the_study_has_optimised_is_what_is_compared(odd: Confirmation) -> 
     assert means == sorted(means, reverse=True)
 
 
+@pytest.mark.slow
+def test_differences_in_loss_decide_nothing_where_the_objective_is_another(odd: Confirmation) -> None:
+    (comparison,) = odd.comparisons
+    assert comparison.over_rows is None
+    assert comparison.over_seeds is not None
+    assert not comparison.inside_noise
+    assert Comparison(comparison.other, None, None).inside_noise, "with one seed there is nothing to go by"
+
+
 def candidate(trial: int, *values: float) -> Candidate:
     return Candidate(trial, False, values[0], [], list(values))
 
