@@ -127,11 +127,13 @@ def _chosen(store: Store, study: Path, top: int) -> list[Trial]:
     """Return the best trials and the baseline, whose configs are kept."""
     if len(store.directions) > 1:
         raise UserError(Problem("STUDY", study.name, "a study of one objective; lorasweep promote takes any trial"))
-    complete = [trial for trial in store.trials() if trial.value is not None]
+    ended = [trial for trial in store.trials() if trial.value is not None]
+    complete = [trial for trial in ended if (_folder(study, trial.number) / "run.yaml").is_file()]
     complete.sort(key=lambda trial: trial.value or 0.0, reverse=store.directions[0] == "maximize")
     chosen = complete[:top] + [trial for trial in complete[top:] if trial.kind == "baseline"]
     if not chosen:
-        raise UserError(Problem("STUDY", study.name, "a study with complete trials; this one has none"))
+        allowed = "a study with complete trials, whose configs are in its folder; this one has none"
+        raise UserError(Problem("STUDY", study.name, allowed))
     return chosen
 
 
@@ -145,8 +147,10 @@ def _definition(
 ) -> Definition:
     name = f"{study.name}_{FOLDER}"
 
+    kept = min(int(path.parent.name) for path in study.glob("trials/*/run.yaml") if path.parent.name.isdecimal())
+
     def compose(point: Point) -> Composed:
-        run = as_recorded(_folder(study, point.get("trial", 0)))
+        run = as_recorded(_folder(study, point.get("trial", kept)))
         run.train.seed, run.study, run.name = point.get("train.seed", run.train.seed), name, None
         varied = [f"{key}={value}" for key, value in point.items()]
         return Composed(asdict(run), [f"study={study.name}", *varied], varied, config_key(run))

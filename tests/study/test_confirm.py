@@ -15,6 +15,7 @@ from lorasweep.rules import UserError
 from lorasweep.study.session import run_session
 from lorasweep.study.view import Lines
 from tests.conftest import ROOT
+from tests.study.trials import ended, kept
 
 OVERRIDES = (
     "-m", "study=rates", "strategy=random", "hydra.sweeper.n_trials=4", "hydra.sweeper.slots=1", "model=tiny",
@@ -81,14 +82,14 @@ def test_the_test_rows_are_scored_once(confirmed: tuple[Path, Confirmation, Conf
 
 ODD = (
     "-m", "study=odd", "hydra.sweeper.objectives=[adapter/parameters]", "hydra.sweeper.direction=maximize",
-    "hydra.sweeper.slots=1", "model=tiny", "lora.r=4,8", "data.limit=24", "train.max_steps=1", "evaluation.generate=0",
-    "tracking.wandb=disabled", "verbosity=quiet",
+    "hydra.sweeper.slots=1", "model=tiny", "quant=none", "lora.init=orthogonal", "lora.r=3,4,8", "data.limit=24",
+    "train.max_steps=1", "evaluation.generate=0", "tracking.wandb=disabled", "verbosity=quiet",
 )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def odd(tmp_path_factory: pytest.TempPathFactory) -> Confirmation:
-    """The confirmation of a study that maximises something else than the score of a run."""
+    """The confirmation of a study that maximises something else than the score of a run, and whose trial 0 was refused."""
     place = tmp_path_factory.mktemp("odd")
     compose.register()
     _, definition = compose.checked_study(ROOT / "conf", compose.CommandLine.of([*ODD, f"hydra.sweep.dir={place}/odd"]))
@@ -103,6 +104,17 @@ def test_what_the_study_has_optimised_is_what_is_compared(odd: Confirmation) -> 
         assert candidate.values == [candidate.in_study] * 2
     means = [candidate.mean for candidate in odd.candidates]
     assert means == sorted(means, reverse=True)
+
+
+@pytest.mark.slow
+def test_a_study_whose_first_trial_never_ran_is_confirmed_as_any_other(odd: Confirmation) -> None:
+    assert [candidate.trial for candidate in odd.candidates] == [2, 1]
+
+
+def test_a_study_whose_configs_are_gone_is_refused(tmp_path: Path) -> None:
+    ended(kept(tmp_path / "study"), {"lora.r": 8}, 1.0)
+    with pytest.raises(UserError, match="whose configs are in its folder"):
+        confirm(tmp_path / "study", 1, 1, None, None, Lines(Console(quiet=True)))
 
 
 @pytest.mark.slow
