@@ -124,17 +124,28 @@ def confirm(study: Path, top: int, seeds: int, slots: int | None, storage: str |
 
 
 def _chosen(store: Store, study: Path, top: int) -> list[Trial]:
-    """Return the best trials and the baseline, whose configs are kept."""
+    """Return the best trials and the baseline, whose configs are kept; of one config with several seeds the best."""
     if len(store.directions) > 1:
         raise UserError(Problem("STUDY", study.name, "a study of one objective; lorasweep promote takes any trial"))
     ended = [trial for trial in store.trials() if trial.value is not None]
     complete = [trial for trial in ended if (_folder(study, trial.number) / "run.yaml").is_file()]
     complete.sort(key=lambda trial: trial.value or 0.0, reverse=store.directions[0] == "maximize")
-    chosen = complete[:top] + [trial for trial in complete[top:] if trial.kind == "baseline"]
+    chosen: dict[str, Trial] = {}
+    for trial in complete:
+        if len(chosen) < top or trial.kind == "baseline":
+            key = _key_without_seed(study, trial)
+            chosen[key] = trial if trial.kind == "baseline" else chosen.get(key, trial)
     if not chosen:
         allowed = "a study with complete trials, whose configs are in its folder; this one has none"
         raise UserError(Problem("STUDY", study.name, allowed))
-    return chosen
+    return list(chosen.values())
+
+
+def _key_without_seed(study: Path, trial: Trial) -> str:
+    """Return what is the same for trials that differ in nothing but their seed: with new ones they are one."""
+    run = as_recorded(_folder(study, trial.number))
+    run.train.seed = 0
+    return config_key(run)
 
 
 def _definition(

@@ -10,12 +10,13 @@ import pytest
 from rich.console import Console
 
 from lorasweep import compose
-from lorasweep.confirm import Candidate, Comparison, Confirmation, confirm, verdict
+from lorasweep.compose.composition import _hydra
+from lorasweep.confirm import Candidate, Comparison, Confirmation, _chosen, confirm, verdict
 from lorasweep.rules import UserError
 from lorasweep.study.session import run_session
 from lorasweep.study.view import Lines
 from tests.conftest import ROOT
-from tests.study.trials import ended, kept
+from tests.study.trials import defined, ended, kept, trained
 
 OVERRIDES = (
     "-m", "study=rates", "strategy=random", "hydra.sweeper.n_trials=4", "hydra.sweeper.slots=1", "model=tiny",
@@ -115,6 +116,21 @@ def test_a_study_whose_configs_are_gone_is_refused(tmp_path: Path) -> None:
     ended(kept(tmp_path / "study"), {"lora.r": 8}, 1.0)
     with pytest.raises(UserError, match="whose configs are in its folder"):
         confirm(tmp_path / "study", 1, 1, None, None, Lines(Console(quiet=True)))
+
+
+def test_trials_that_differ_in_their_seed_alone_are_one_candidate(tmp_path: Path) -> None:
+    compose.register()
+    values = {(8, 1): 2.0, (8, 2): 1.0, (16, 1): 3.0, (4, 1): 4.0, (4, 2): 0.5}
+    with _hydra(ROOT / "conf", None):
+        definition = defined(tmp_path / "study", "model=tiny", "lora.r=4,8,16", "train.seed=1,2")
+        store = kept(tmp_path / "study", definition)
+        for (r, seed), value in values.items():
+            kind = "baseline" if (r, seed) == (4, 1) else "sampled"
+            trained(store, definition, {"lora.r": r, "train.seed": seed}, value, kind)
+    assert [trial.number for trial in _chosen(store, tmp_path / "study", 1)] == [3]
+    assert [trial.number for trial in _chosen(store, tmp_path / "study", 2)] == [3, 1]
+    assert [trial.number for trial in _chosen(store, tmp_path / "study", 9)] == [3, 1, 2]
+    store.close()
 
 
 @pytest.mark.slow
