@@ -11,7 +11,7 @@ from rich.console import Console
 
 from lorasweep import compose
 from lorasweep.compose.composition import _hydra
-from lorasweep.confirm import Candidate, Comparison, Confirmation, _chosen, confirm, verdict
+from lorasweep.confirm import Candidate, Comparison, Confirmation, _chosen, confirm, show, verdict
 from lorasweep.rules import UserError
 from lorasweep.study.session import run_session
 from lorasweep.study.view import Lines
@@ -161,6 +161,16 @@ def test_a_winner_wins_only_outside_the_noise(
     comparisons = [Comparison(5, over_seeds, over_rows)]
     result = Confirmation("s", "loss", [1, 2], [candidate(3, 1.0), candidate(5, 1.1)], comparisons, None)
     assert words in verdict(result)
+
+
+def test_a_look_at_the_test_rows_says_whose_it_was(capsys: pytest.CaptureFixture[str]) -> None:
+    scores = {"winner": 5, "winner/metrics": {"eval/loss": 1.0}, "untuned/metrics": {"eval/loss": 2.0}}
+    candidates = [candidate(3, 1.0), candidate(5, 1.1)]
+    for winner, told in ((candidates, True), (candidates[::-1], False)):
+        show(Confirmation("s", "loss", [1], winner, [], scores))
+        shown = capsys.readouterr().out
+        assert "trial 5" in shown
+        assert ("trial 3 has not seen them" in shown) == told
 
 
 def test_a_study_without_complete_trials_is_refused(tmp_path: Path) -> None:
