@@ -263,7 +263,7 @@ def show(result: Confirmation) -> None:
         f"{judged} mean",
         "spread",
         "in the study",
-        "winner ahead by",
+        "winner minus it",
         "95 % over seeds",
         "over rows",
     ):
