@@ -86,6 +86,7 @@ REFUSED = [
     ("space=rank hydra.sweeper.sampler=tpee", "hydra.sweeper.sampler", "did you mean 'tpe'?"),
     ("space=rank hydra.sweeper.pruner=median evaluation.times=1", "evaluation.times", "at least 2"),
     ("strategy=pareto space=rank hydra.sweeper.pruner=asha evaluation.times=3", "hydra.sweeper.pruner", "several objectives"),
+    ("strategy=asha space=rank hydra.sweeper.objectives=[eval/exact_match]", "hydra.sweeper.pruner", "evaluation.objective"),
     ("data.packing=false,true", "train.tokens_per_step", "auto or a number"),
     ("train.batch_size=4,8 train.tokens_per_step=auto", "train.tokens_per_step", "a number or null"),
     ("data=demo,alpaca", "data", "judged on other rows"),

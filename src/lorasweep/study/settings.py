@@ -82,5 +82,8 @@ def conflicts(settings: Settings) -> Iterator[Problem]:
         yield Problem("hydra.sweeper.direction", settings.direction, "as many as hydra.sweeper.objectives")
     if several and settings.pruner != "none":
         yield Problem("hydra.sweeper.pruner", settings.pruner, "none: with several objectives no trial is worse early")
+    elif settings.pruner != "none" and settings.objectives != ["objective"]:
+        allowed = "none, or objectives=[objective]: evaluations tell evaluation.objective, by which trials are pruned"
+        yield Problem("hydra.sweeper.pruner", settings.pruner, allowed)
     if settings.sampler_kwargs and settings.sampler != "tpe":
         yield Problem("hydra.sweeper.sampler_kwargs", settings.sampler_kwargs, "empty: only tpe has arguments")
