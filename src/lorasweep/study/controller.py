@@ -118,7 +118,7 @@ class Controller:
         trials = self.store.trials()
         for trial in trials:
             self._know(trial.point, trial.key, trial.kind)
-            self.counted -= trial.state is State.REFUSED
+            self.counted -= trial.state is State.REFUSED and trial.kind != "added"
             outcome = None if trial.state.is_finished else self._left_behind(trial.number)
             if outcome:
                 self._finish(trial.number, outcome)
