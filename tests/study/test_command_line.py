@@ -181,6 +181,20 @@ def test_a_point_whose_values_contradict_each_other_is_refused() -> None:
         definition.compose({"lora.init": "orthogonal", "lora.r": 7})
 
 
+@pytest.mark.parametrize(
+    "point",
+    [
+        *({"model.shape": {"layers": 3}}, {"lora.target_modules": "a ${nosuch}"}, {"model.revision": "???"}),
+        *({"lora": ["default", "dora"]}, {"scheduler": "nosuch"}, {"lora.rr": 8}),
+    ],
+    ids=str,
+)
+def test_a_point_that_no_config_takes_is_refused_and_ends_no_study(point: dict[str, Any]) -> None:
+    definition = studied("lora.r=7,8")
+    with pytest.raises(UserError):
+        definition.compose(point)
+
+
 EQUAL = [
     (("scheduler=constant", "scheduler.warmup=0.1"), ("scheduler=constant",)),
     (("lora.scale=2", "lora.r=8", "lora.alpha=5"), ("lora.alpha=16", "lora.r=8")),
