@@ -28,6 +28,7 @@ from yaml import YAMLError
 
 from lorasweep import schema
 from lorasweep.compose.command_line import CommandLine
+from lorasweep.compose.spaces import as_overrides
 from lorasweep.compose.study import define, read_search, tried_values, value_at
 from lorasweep.conflicts import conflicts
 from lorasweep.local_files import local_files
@@ -35,7 +36,7 @@ from lorasweep.record import adapter_folder
 from lorasweep.rules import MISSING, Problem, UserError, build, check, nearest
 from lorasweep.study import comparability
 from lorasweep.study.definition import FREE, Definition
-from lorasweep.study.space import Point
+from lorasweep.study.space import Choice, Point, Space
 
 CODE_KEYS = {"_target_", "_partial_", "_args_", "_recursive_", "_convert_"}
 STUDY_KEYS = ("study", "space", "strategy")
@@ -165,6 +166,17 @@ class Composition:
                 for problem in self._value_problems(dimension.key, value):
                     yield replace(problem, source=f"hydra.sweeper.params.{dimension.key}")
         yield from comparability.problems(self.search.space, self.run, self.search.settings.pruner)
+        for point in self.search.settings.enqueue:
+            yield from self._enqueued_problems(point)
+
+    def _enqueued_problems(self, point: Mapping[str, Any]) -> Iterator[Problem]:
+        """Yield what is wrong with a point to try first, as `lorasweep add` does."""
+        line = CommandLine.of(as_overrides(dict(point)))
+        found = [*line.problems, *(problem for item in line.overrides for problem in self.point_problems(item))]
+        if not found:
+            space = Space(tuple(Choice(key, (value,)) for key, value in point.items()))
+            found = list(comparability.problems(space, self.run, "none"))
+        yield from (replace(problem, source="hydra.sweeper.enqueue") for problem in found)
 
     def point_problems(self, override: Override) -> Iterator[Problem]:
         """Yield what is wrong with one value of a point; whether it goes with the others only the study knows."""

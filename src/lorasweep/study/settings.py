@@ -33,7 +33,9 @@ class Settings:
     """When a key varies at all: `scheduler.warmup: {scheduler.name: [linear, cosine]}`. Otherwise it stays as it is."""
     baseline: bool = False
     """Whether trial 0 is the config as it stands, before anything is varied."""
-    enqueue: list[Any] = field(default_factory=list)
+    enqueue: list[Any] = satisfying(
+        list, "a list of points, such as {lora.r: 64}", lambda value: all(isinstance(item, dict) for item in value)
+    )
     """Points to try first: a list of `{lora.r: 64, lora.alpha: 16}`; keys left out stay as the config has them."""
     objectives: list[str] = satisfying(
         lambda: ["objective"],
