@@ -94,6 +94,7 @@ def _first_points(definition: Definition, store: Store, most: int) -> list[Plann
             composed = definition.compose(point)
         except UserError as error:
             found.append(Planned(point, kind, str(error.problems[0])))
+            store.create(point, f"refused {point}", kind, State.REFUSED)  # what comes next follows from it
             return True
         if composed.key in keys:
             return False
