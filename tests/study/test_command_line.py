@@ -20,6 +20,7 @@ from lorasweep.study.definition import Definition
 from lorasweep.study.outcomes import State
 from lorasweep.study.plan import plan
 from lorasweep.study.space import Choice, Interval
+from lorasweep.study.store import study_names
 from tests.conftest import ROOT, composed
 from tests.study.sessions import finished
 from tests.study.toy import toy
@@ -300,6 +301,18 @@ def test_the_plan_goes_on_after_a_refused_point_as_the_study_does(tmp_path: Path
     for refused in (True, False):
         tried = [trial.point for trial in trials if (trial.state is State.REFUSED) is refused]
         assert [item.point for item in planned if bool(item.refused) is refused] == tried
+
+
+def test_a_plan_reads_what_is_there_and_begins_nothing(tmp_path: Path) -> None:
+    run, folder = composed("model=tiny"), tmp_path / "study"
+    url = f"sqlite:///{tmp_path}/all.db"
+    assert plan(toy(folder, storage=url), run, 2).finished == []
+    assert study_names(url) == []
+    trials = finished(folder, n_trials=2)
+    assert plan(toy(folder), run, 2).finished == trials
+    (folder / "study.db").write_bytes((folder / "study.db").read_bytes()[:20_000])
+    with pytest.raises(UserError, match="put a copy of it back"):
+        plan(toy(folder), run, 2)
 
 
 def test_a_whole_study_is_one_experiment_file(tmp_path: Path) -> None:
