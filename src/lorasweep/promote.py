@@ -82,6 +82,8 @@ def write_best(definition: Definition) -> None:
         best = build_leaderboard(store, study).best
         if best and (trial_folder(study, best["trial"]) / "run.yaml").is_file():
             write_text(study / BEST, describe(store, study, f"{study.name}_best").text)
+    except OSError as error:
+        print(f"{study / BEST} cannot be written: {error.strerror}")
     finally:
         store.close()
 

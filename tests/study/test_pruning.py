@@ -14,6 +14,7 @@ from lorasweep.rules import Problem
 from lorasweep.study.outcomes import State
 from lorasweep.study.proposal import build_pruner
 from lorasweep.study.settings import Settings, conflicts
+from lorasweep.study.space import Space
 from lorasweep.study.store import Store, Trial
 from tests.study.sessions import finished
 from tests.study.toy import SPACE, STEPS, curve, toy
@@ -85,6 +86,14 @@ def test_a_quarter_of_a_run_is_one_whatever_its_steps_and_rows(
     trials = finished(tmp_path / "study", study={"steps": steps, "rows_of": rows or [1.0] * STEPS}, **options)
     assert {len(reported(trial, 1)) for trial in trials} >= {1, STEPS}
     assert [len(reported(trial, 1)) for trial in trials] == [len(reported(trial, 1)) for trial in even]
+
+
+def test_what_all_others_are_compared_with_is_not_pruned(tmp_path: Path) -> None:
+    worst = Space(SPACE.dimensions, fixed={"x": 0.9, "y": 0.9})
+    options: dict[str, Any] = {"pruner": "asha", "prune_after": 0.5, "space": worst, "faults": {0: "outlast 3"}}
+    baseline, *others = finished(tmp_path / "study", n_trials=6, **options)
+    assert (baseline.kind, baseline.state) == ("baseline", State.COMPLETE)
+    assert State.PRUNED in [trial.state for trial in others]
 
 
 def test_pruning_begins_where_it_is_told_to(tmp_path: Path) -> None:

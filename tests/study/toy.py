@@ -83,6 +83,8 @@ def happen(fault: str, folder: Path) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
     while fault == "wait for 1" and not (folder.with_name("1") / "log.txt").exists():
         time.sleep(0.01)
+    while fault == "outlast 3" and not (folder.with_name("3") / "outcome.json").exists():
+        time.sleep(0.01)
     if fault in DEEDS:
         DEEDS[fault]()
 

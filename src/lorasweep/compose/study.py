@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -174,9 +175,12 @@ def start(settings: Settings, loader: ConfigLoader, master: DictConfig, argument
         definition = define(asdict(settings), loader, master, arguments)
         try:
             reason = run_session(definition, build_view(Console(), definition))
-        finally:
-            with undisturbed():
+        except BaseException:
+            with undisturbed(), suppress(Exception):  # what has ended the study is what to say
                 write_best(definition)
+            raise
+        with undisturbed():
+            write_best(definition)
     if reason:
         raise SystemExit(130 if reason == "interrupted" else 1)
 

@@ -170,7 +170,8 @@ class Controller:
         due = share * (1 + MOST_ROUNDED / message["step"])
         if self.pruner is None or share >= 1 or due < self.settings.prune_after:
             return True
-        return not self.store.is_worse(number, message["tokens"], self.pruner, round(due * self.budget))
+        is_worse = self.store.is_worse(number, message["tokens"], self.pruner, round(due * self.budget))
+        return not is_worse or self.store.trial(number).kind == "baseline"  # that the others are compared with
 
     def _gone(self, slot: Slot) -> None:
         """Find out what a worker died of, and of its trial whether that was to blame."""

@@ -19,7 +19,7 @@ from lorasweep.study.outcomes import State
 from lorasweep.study.proposal import proposals
 from lorasweep.study.slots import visible_gpus
 from lorasweep.study.space import Point
-from lorasweep.study.store import Store, Trial, local_url
+from lorasweep.study.store import Store, Trial, check_file, local_url, readable, study_names
 from lorasweep.study.view import words
 
 MOST_COMPOSED = 2000
@@ -94,6 +94,7 @@ def _first_points(definition: Definition, store: Store, most: int) -> list[Plann
             composed = definition.compose(point)
         except UserError as error:
             found.append(Planned(point, kind, str(error.problems[0])))
+            store.create(point, f"refused {point}", kind, State.REFUSED)  # what comes next follows from it
             return True
         if composed.key in keys:
             return False
@@ -116,10 +117,15 @@ def _first_points(definition: Definition, store: Store, most: int) -> list[Plann
 
 
 def _finished(definition: Definition) -> list[Trial]:
-    url = definition.settings.storage or local_url(definition.folder / "study.db")
-    if definition.settings.storage is None and not (definition.folder / "study.db").exists():
+    file, url = definition.folder / "study.db", definition.settings.storage
+    if url is None and not file.exists():
         return []
-    store = Store(url, definition.name, definition.directions(), definition.space)
+    with readable(url or local_url(file)):
+        if url is None:
+            check_file(file)
+        elif definition.name not in study_names(url):
+            return []
+        store = Store(url or local_url(file), definition.name, definition.directions(), definition.space)
     try:
         return [trial for trial in store.trials() if trial.state.is_finished and trial.state is not State.REFUSED]
     finally:

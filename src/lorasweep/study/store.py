@@ -192,6 +192,11 @@ def open_store(folder: Path, url: str | None = None) -> Store:
     return Store(url or local_url(path), name, ways, Space(()))
 
 
+def study_names(url: str) -> list[str]:
+    """Return the names of the studies in a database."""
+    return optuna.get_all_study_names(get_storage(url))
+
+
 def local_url(path: Path) -> str:
     """Return the address of a SQLite file."""
     return f"sqlite:///{path.absolute()}"
