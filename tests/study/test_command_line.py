@@ -117,6 +117,7 @@ def test_a_key_fixed_on_the_command_line_leaves_the_space() -> None:
     definition = studied("space=qlora", "lora.r=64", "strategy=tpe")
     assert "lora.r" not in [dimension.key for dimension in definition.space]
     assert definition.compose({}).run["lora"]["r"] == 64
+    assert definition.taken_out == ("lora.r=64",)
 
 
 def test_a_sweep_on_the_command_line_takes_the_place_of_the_one_in_a_space() -> None:
@@ -237,21 +238,6 @@ def test_auto_makes_a_step_as_large_as_its_rows_are_on_average() -> None:
     assert plan is not None
     assert plan.tokens_per_step == pytest.approx(160)
     assert numpy.concatenate(plan.steps).size == 40
-
-
-def test_the_plan_shows_space_points_and_doubts(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from lorasweep.cli import app
-
-    monkeypatch.setenv("COLUMNS", "200")
-    overrides = ["model=tiny", "lora.init=default,orthogonal", "lora.r=7,8", "quant=none", "study=planned"]
-    app(["plan", *overrides], standalone_mode=False)
-    shown = capsys.readouterr().out
-    assert "4 combinations; grid tries 3 trials" in shown
-    assert "refused: lora.init=orthogonal lora.r=7" in shown
-    assert "optim.lr does not vary" in shown
-    assert not (Path("outputs") / "studies" / "planned").exists()
 
 
 def test_a_whole_study_is_one_experiment_file(tmp_path: Path) -> None:

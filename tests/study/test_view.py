@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from lorasweep.study.settings import Settings
 from lorasweep.study.space import Choice, Interval, Space
 from lorasweep.study.store import Trial
 from lorasweep.study.view import Lines, View, build_view
-from lorasweep.study.wording import clock, shown
+from lorasweep.study.wording import clock, duration, shown
 from tests.conftest import ROOT
 
 POINT = {"optim.lr": 0.00023456, "lora.r": 64, "lora.target_modules": ["q_proj", "k_proj", "v_proj", "o_proj"]}
@@ -202,11 +203,20 @@ def test_lines_begin_with_what_is_searched() -> None:
         assert words in text(screen)
 
 
+def test_the_header_says_what_the_command_line_takes_out_of_the_space() -> None:
+    screen = console(80, terminal=False)
+    build_view(screen, replace(study(), taken_out=("lora.alpha=8",))).begin(1)
+    assert text(screen).count("lora.alpha=8 is fixed by the command line and leaves the space") == 1
+
+
 def test_values_are_short() -> None:
     assert [shown(value) for value in (None, True, 0.000234567, 1e-5, 3, 1.0, "linear", [], ["q_proj", "v_proj"])] == [
         "null", "true", "0.0002346", "1e-05", "3", "1", "linear", "", "q_proj,v_proj",
     ]  # fmt: skip
     assert all(len(shown(value)) <= 18 for value in ("x" * 50, ["x" * 50], ["x" * 50] * 3, ["abc"] * 40))
+    assert [duration(seconds) for seconds in (1.25, 10, 119, 120, 7200, 200_000)] == [
+        "1.2 seconds", "10 seconds", "119 seconds", "2 minutes", "2.0 hours", "2.3 days",
+    ]  # fmt: skip
     assert [clock(seconds) for seconds in (0, 42.4, 61, 3723)] == ["0:00", "0:42", "1:01", "1:02:03"]
 
 
