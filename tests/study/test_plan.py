@@ -64,7 +64,7 @@ def test_the_first_steps_tell_how_long_the_config_takes_and_leave_nothing_behind
     shown = planned(capsys, *STUDY, "hydra.sweeper.slots=1", "evaluation.untuned=false", "--time")
     assert re.search(r"Timed now on 3 steps .* without the first.*: [\d.]+ s a step, [\d.]+ s an evaluation", shown)
     assert re.search(r"has 7 steps and 2 evaluations: about [\d.]+ seconds a trial", shown)
-    assert re.search(r"2 such trials take about [\d.]+ \w+, of which [\d.]+ \w+ to start", shown)
+    assert re.search(r"2 such trials: about [\d.]+ \w+, of which [\d.]+ \w+ to start", shown)
     assert "Other values may take more or less time" in shown
     assert nothing_is_left(place)
 
@@ -93,9 +93,9 @@ def test_the_estimate_counts_steps_evaluations_rounds_and_what_starts_how_often(
     assert SPEED.trial == 5 + 100 * 2 + 4 * 10
     warm, fresh = toy(tmp_path, slots=4), toy(tmp_path, slots=4, fresh_process=True, pruner="median")
     (said,) = (line for line in words(warm, 9, [], SPEED) if "such" in line)
-    assert said == "9 such trials, 4 at a time, take about 13 minutes, of which 30 seconds to start."  # 30 + 3 x 245
+    assert said == "9 such trials, 4 at a time: about 13 minutes, of which 30 seconds to start."  # 30 + 3 x 245
     said = " ".join(words(fresh, 9, [], SPEED))
-    assert "take about 14 minutes, of which 90 seconds to start" in said
+    assert "about 14 minutes, of which 90 seconds to start" in said
     assert "What median ends early takes less" in said
     assert "trials that share a device slow each other down" in said
     assert "such" not in " ".join(words(toy(tmp_path, n_trials=None), None, [], SPEED))

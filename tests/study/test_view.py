@@ -129,6 +129,21 @@ def test_where_more_is_better_the_highest_is_the_best() -> None:
     assert "best  exact_match 2  trial 0, the config as it stands" in "\n".join(picture(view))
 
 
+@pytest.mark.parametrize(("width", "columns"), [(60, ["loss", "peak_gib", "seconds"]), (50, ["loss", "peak_gib"])])
+def test_of_several_objectives_as_many_are_shown_as_fit_beside_the_first(width: int, columns: list[str]) -> None:
+    view = Live(console(width), study(objectives=["objective", "memory/peak_gib", "train/seconds"]))
+    several = replace(trial(0, State.COMPLETE, 2.0), values=[2.0, 7.5, 33.0])
+    play(view, 1, [several, trial(1, State.FAILED)])
+    view.end()
+    lines = picture(view)
+    (headings,) = (line.split() for line in lines if line.lstrip().startswith("trial"))
+    assert [name for name in headings if name in ("loss", "peak_gib", "seconds")] == columns
+    (row,) = (line for line in lines if "complete baseline" in line)
+    assert row.split()[3 : 3 + len(columns)] == ["2", "7.5", "33"][: len(columns)]
+    assert "best  loss 2, peak_gib 7.5, seconds 33" in "\n".join(lines)
+    assert max(map(len, lines)) <= width
+
+
 def test_the_time_left_follows_from_what_trials_took_and_the_slots(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live.time, "monotonic", lambda: 1000.0)
     view = Live(console(), study(n_trials=20))

@@ -147,9 +147,9 @@ def _speed_words(speed: Speed) -> Iterator[str]:
 def _study_words(speed: Speed, trials: int, slots: int, fresh_process: bool) -> str:
     rounds = math.ceil(trials / slots)
     starting = speed.start * (rounds if fresh_process else 1)
-    together = f", {slots} at a time," if slots > 1 else ""
+    together = f", {slots} at a time" if slots > 1 else ""
     total = duration(starting + rounds * speed.trial)
-    return f"{_count(trials, 'such trial')}{together} take about {total}, of which {duration(starting)} to start."
+    return f"{_count(trials, 'such trial')}{together}: about {total}, of which {duration(starting)} to start."
 
 
 def _count(number: int, name: str) -> str:
