@@ -61,7 +61,11 @@ class Toy:
             if step == 2 and fault == "diverged":
                 return Outcome(State.DIVERGED, facts={"objective": float("inf")}, reason="the loss is inf")
             value = study["sign"] * curve(run["x"], run["y"], step)
-            if not reporter.report(step, 100 * step, value, 100 * STEPS):
+            done, tokens = (
+                round(study["steps"] * step / STEPS),
+                round(25 * study["steps"] * sum(study["rows_of"][:step])),
+            )
+            if not reporter.report(done, tokens, value, round(tokens * study["steps"] / done)):
                 return Outcome(State.PRUNED, facts={"objective": value})
         (job.folder / "adapter").mkdir()
         (job.folder / "adapter" / "weights").write_bytes(repr((run["x"], run["y"])).encode() + bytes(study["bytes"]))
@@ -124,7 +128,8 @@ def toy(
             run["x"] = float(run["x"])  # as the schema does
         run["study"] = {
             "faults": {str(number): fault for number, fault in (faults or {}).items()},
-            **{"seconds": seconds, "fault": None, "rows": "abc", "sign": 1, "bytes": 0, **(study or {})},
+            **{"seconds": seconds, "fault": None, "rows": "abc", "sign": 1, "bytes": 0},
+            **{"steps": STEPS, "rows_of": [1.0] * STEPS, **(study or {})},
         }
         overrides = [f"{key}={value}" for key, value in point.items()]
         return Composed(run, overrides, overrides, str({key: value for key, value in run.items() if key != "study"}))

@@ -136,13 +136,16 @@ class Composer:
     def __call__(self, point: Point) -> Composed:
         """Return the config of a point; UserError if its values contradict each other."""
         chosen = as_overrides({key: value for key, value in point.items() if key in self.groups})
-        base, choices = self._base(tuple(chosen))
-        config = copy.deepcopy(base)
-        with open_dict(config):
-            for key, value in point.items():
-                if key not in self.groups:
-                    OmegaConf.update(config, key, value, merge=False)
-        run = OmegaConf.to_object(config)
+        try:
+            base, choices = self._base(tuple(chosen))
+            config = copy.deepcopy(base)
+            with open_dict(config):
+                for key, value in point.items():
+                    if key not in self.groups:
+                        OmegaConf.update(config, key, value, merge=False)
+            run = OmegaConf.to_object(config)
+        except (HydraException, OmegaConfBaseException) as error:
+            raise UserError(Problem("config", MISSING, str(error).splitlines()[0])) from None
         assert isinstance(run, Run)
         run.study = self.name or run.study
         if problems := [*check(asdict(run), Run), *conflicts(run)]:
@@ -152,10 +155,7 @@ class Composer:
 
     def _base(self, chosen: tuple[str, ...]) -> tuple[DictConfig, dict[str, str]]:
         if chosen not in self._bases:
-            try:
-                composed = self.loader.load_sweep_config(self.master, [*self.fixed, *chosen])
-            except (HydraException, OmegaConfBaseException) as error:
-                raise UserError(Problem("config", MISSING, str(error).splitlines()[0])) from None
+            composed = self.loader.load_sweep_config(self.master, [*self.fixed, *chosen])
             choices = {name: str(composed.hydra.runtime.choices[name]) for name in SECTIONS}
             with open_dict(composed):
                 del composed["hydra"]

@@ -46,7 +46,8 @@ class Slot:
     def start(self) -> None:
         """Start a worker in a process group of its own."""
         ours, theirs = socket.socketpair()
-        command = [sys.executable, "-m", "lorasweep.study.worker", str(theirs.fileno()), self.objective]
+        arguments = [str(theirs.fileno()), self.objective, str(os.getpid())]
+        command = [sys.executable, "-m", "lorasweep.study.worker", *arguments]
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(

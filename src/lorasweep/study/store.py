@@ -15,6 +15,7 @@ from typing import Any
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.exceptions import StorageInternalError
+from optuna.pruners import BasePruner, SuccessiveHalvingPruner
 from optuna.storages import RDBStorage, get_storage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
@@ -127,13 +128,18 @@ class Store:
             self.storage.set_trial_intermediate_value(frozen._trial_id, tokens, value)
             frozen.intermediate_values[tokens] = value
 
-    def is_worse(self, number: int, tokens: int, pruner: optuna.pruners.BasePruner) -> bool:
-        """Ask a pruner about a trial that has just reported its value after so many tokens."""
+    def is_worse(self, number: int, tokens: int, pruner: BasePruner, due: int) -> bool:
+        """Ask a pruner about a trial that has just reported its value after so many tokens.
+
+        `due`: the tokens after which the report was due; asha's rungs count these, the median those of equal reports.
+        """
         frozen = copy.copy(self.storage.get_trial(self._frozen[number]._trial_id))
         # not what an attempt that was interrupted has reported later
         frozen.intermediate_values = {
             step: value for step, value in frozen.intermediate_values.items() if step <= tokens
         }
+        if isinstance(pruner, SuccessiveHalvingPruner):
+            frozen.intermediate_values = {due: frozen.intermediate_values[tokens]}
         return pruner.prune(self.study, frozen)
 
     def finish(self, number: int, state: State, values: list[float] | None, facts: Mapping[str, Any]) -> None:
