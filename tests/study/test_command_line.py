@@ -17,13 +17,8 @@ from lorasweep.compose.spaces import as_overrides, literal
 from lorasweep.rules import Problem, UserError
 from lorasweep.study.canonical import canonical, config_key
 from lorasweep.study.definition import Definition
-from lorasweep.study.outcomes import State
-from lorasweep.study.plan import plan
 from lorasweep.study.space import Choice, Interval
-from lorasweep.study.store import study_names
 from tests.conftest import ROOT, composed
-from tests.study.sessions import finished
-from tests.study.toy import toy
 
 SPACES = sorted((ROOT / "sweeps" / "space").glob("*.yaml"))
 STRATEGIES = sorted((ROOT / "sweeps" / "strategy").glob("*.yaml"))
@@ -131,6 +126,7 @@ def test_a_key_fixed_on_the_command_line_leaves_the_space() -> None:
     definition = studied("space=qlora", "lora.r=64", "strategy=tpe")
     assert "lora.r" not in [dimension.key for dimension in definition.space]
     assert definition.compose({}).run["lora"]["r"] == 64
+    assert definition.taken_out == ("lora.r=64",)
 
 
 def test_points_to_try_first_are_those_that_were_given() -> None:
@@ -276,43 +272,6 @@ def test_auto_makes_a_step_as_large_as_its_rows_are_on_average() -> None:
     assert plan is not None
     assert plan.tokens_per_step == pytest.approx(160)
     assert numpy.concatenate(plan.steps).size == 40
-
-
-def test_the_plan_shows_space_points_and_doubts(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from lorasweep.cli import app
-
-    monkeypatch.setenv("COLUMNS", "200")
-    overrides = ["model=tiny", "lora.init=default,orthogonal", "lora.r=7,8", "quant=none", "study=planned"]
-    app(["plan", *overrides], standalone_mode=False)
-    shown = capsys.readouterr().out
-    assert "4 combinations; grid tries 3 trials" in shown
-    assert "refused: lora.init=orthogonal lora.r=7" in shown
-    assert "optim.lr does not vary" in shown
-    assert not (Path("outputs") / "studies" / "planned").exists()
-
-
-def test_the_plan_goes_on_after_a_refused_point_as_the_study_does(tmp_path: Path) -> None:
-    options: dict[str, Any] = {"n_trials": 6, "slots": 1, "refuses": lambda point: point.get("x", 1.0) < 0.45}
-    planned = plan(toy(tmp_path / "study", **options), composed("model=tiny"), 6).points
-    trials = finished(tmp_path / "study", **options)[:6]
-    assert {item.refused is None for item in planned} == {True, False}
-    for refused in (True, False):
-        tried = [trial.point for trial in trials if (trial.state is State.REFUSED) is refused]
-        assert [item.point for item in planned if bool(item.refused) is refused] == tried
-
-
-def test_a_plan_reads_what_is_there_and_begins_nothing(tmp_path: Path) -> None:
-    run, folder = composed("model=tiny"), tmp_path / "study"
-    url = f"sqlite:///{tmp_path}/all.db"
-    assert plan(toy(folder, storage=url), run, 2).finished == []
-    assert study_names(url) == []
-    trials = finished(folder, n_trials=2)
-    assert plan(toy(folder), run, 2).finished == trials
-    (folder / "study.db").write_bytes((folder / "study.db").read_bytes()[:20_000])
-    with pytest.raises(UserError, match="put a copy of it back"):
-        plan(toy(folder), run, 2)
 
 
 def test_a_whole_study_is_one_experiment_file(tmp_path: Path) -> None:

@@ -36,6 +36,8 @@ class Search:
     settings: Settings
     space: Space
     problems: list[Problem] = field(default_factory=list)
+    taken_out: tuple[str, ...] = ()
+    """Overrides of the command line that took their keys out of the space."""
 
 
 def read_search(
@@ -69,20 +71,21 @@ def read_search(
         allowed = "values that can be gone through; an interval needs strategy=random or tpe"
         endless = [item for item in space if item.values() is None]
         problems += [Problem(f"{SWEEPER}.params.{item.key}", item.words(), allowed) for item in endless]
-    return Search(settings, space, problems)
+    taken_out = tuple(fixed[item.key] for item in dimensions if item.key in fixed)
+    return Search(settings, space, problems, taken_out)
 
 
 def _read_overrides(
     overrides: Iterable[Override], groups: set[str]
-) -> tuple[dict[str, Dimension], set[str], list[Problem]]:
-    """Return what a command line sweeps, the keys it fixes, and what is wrong with that."""
+) -> tuple[dict[str, Dimension], dict[str, str], list[Problem]]:
+    """Return what a command line sweeps, the overrides that fix a key, and what is wrong with that."""
     swept: dict[str, Dimension] = {}
-    fixed: set[str] = set()
+    fixed: dict[str, str] = {}
     problems: list[Problem] = []
     for override in overrides:
         key = override.key_or_group
         if not override.is_sweep_override():
-            fixed.add(key)
+            fixed[key] = str(override.input_line).lstrip("+")
         else:
             try:
                 swept[key] = read_sweep(override, key in groups)
@@ -199,7 +202,7 @@ def define(sweeper: Mapping[str, Any], loader: ConfigLoader, master: DictConfig,
     composer = Composer(loader, master, arguments, groups)
     folder = Path(str(master.hydra.sweep.dir)).absolute()
     composer.name = folder.name
-    return Definition(folder.name, folder, search.settings, search.space, composer)
+    return Definition(folder.name, folder, search.settings, search.space, composer, taken_out=search.taken_out)
 
 
 def value_at(key: str, values: Mapping[Any, Any], choices: Mapping[Any, Any]) -> Any:

@@ -41,6 +41,8 @@ class Definition:
     """Raises UserError for a point whose values contradict each other."""
     objective: str = "lorasweep.study.training:Training"
     """What trains a job, as module:factory; named by code alone, never by a config."""
+    taken_out: tuple[str, ...] = ()
+    """Overrides of the command line that took their keys out of the space."""
 
     def samples(self) -> Iterator[Point]:
         """Yield points that between them have every value of what is chosen from, the config itself first."""
