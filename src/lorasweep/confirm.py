@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from lorasweep.paired import Difference, RowScores, paired_difference, students_t
 from lorasweep.record import write_json
 from lorasweep.results import read_results
 from lorasweep.rules import Problem, UserError
@@ -24,12 +25,11 @@ from lorasweep.study.outcomes import State
 from lorasweep.study.session import run_session
 from lorasweep.study.settings import Settings
 from lorasweep.study.space import Point, Space
-from lorasweep.study.store import Store, Trial, open_store
+from lorasweep.study.store import Store, open_store
+from lorasweep.study.trial import Trial
 from lorasweep.study.view import Lines, View
 
 if TYPE_CHECKING:
-    from lorasweep.assessment import Difference
-    from lorasweep.evaluation import Scores
     from lorasweep.study.leaderboard import Leaderboard
 
 FOLDER, RESULT, TEST = "confirm", "confirm.json", "test.json"
@@ -173,8 +173,6 @@ def _candidates(definition: Definition, chosen: Sequence[Trial], seeds: Sequence
 
 
 def _compared(winner: Candidate, other: Candidate) -> Comparison:
-    from lorasweep.assessment import paired_difference, students_t
-
     gains = [one - two for one, two in zip(winner.values, other.values, strict=True)]
     over_seeds = None
     if len(gains) > 1:
@@ -184,13 +182,11 @@ def _compared(winner: Candidate, other: Candidate) -> Comparison:
     return Comparison(other.trial, over_seeds, _interval(rows))
 
 
-def _averaged(folders: Iterable[Path]) -> Scores:
+def _averaged(folders: Iterable[Path]) -> RowScores:
     """Return the losses of the evaluation rows, averaged over runs."""
-    from lorasweep.evaluation import Scores
-
     kept = [evaluation for folder in folders if (evaluation := read_results(folder).kept)]
     losses = [fmean(row) for row in zip(*(item["row_losses"] for item in kept), strict=True)]
-    return Scores(losses, kept[0]["row_tokens"])
+    return RowScores(losses, kept[0]["row_tokens"])
 
 
 def _scored_once(folder: Path, candidates: Sequence[Candidate]) -> dict[str, Any] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -88,6 +89,18 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
         return []
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def last_lines(path: Path, most: int = 1 << 16) -> list[dict[str, Any]]:
+    """Return the last whole lines of such a file, within so many bytes."""
+    try:
+        with open(path, "rb") as file:
+            begins = max(file.seek(0, os.SEEK_END) - most, 0)
+            file.seek(begins)
+            lines = file.read().splitlines(keepends=True)
+    except OSError:
+        return []
+    return [json.loads(line) for line in lines[bool(begins) :] if line.endswith(b"\n")]
 
 
 def flat(values: Mapping[str, Any], path: str = "") -> dict[str, Any]:

@@ -26,7 +26,8 @@ from lorasweep.study.proposal import build_pruner, proposals
 from lorasweep.study.requests import take_requests
 from lorasweep.study.slots import Slot
 from lorasweep.study.space import Point
-from lorasweep.study.store import Store, Trial
+from lorasweep.study.store import Store
+from lorasweep.study.trial import Trial
 from lorasweep.study.view import View, words
 from lorasweep.study.worker import OUTCOME, Outcome
 

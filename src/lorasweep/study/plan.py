@@ -19,7 +19,8 @@ from lorasweep.study.outcomes import State
 from lorasweep.study.proposal import proposals
 from lorasweep.study.slots import visible_gpus
 from lorasweep.study.space import Point
-from lorasweep.study.store import Store, Trial, local_url
+from lorasweep.study.store import Store, local_url
+from lorasweep.study.trial import Trial
 from lorasweep.study.view import words
 
 MOST_COMPOSED = 2000

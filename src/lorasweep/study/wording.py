@@ -76,3 +76,24 @@ def clock(seconds: float) -> str:
 def state_words(state: State) -> str:
     """Return a state as it is read."""
     return state.value.replace("_", " ")
+
+
+def age(seconds: float) -> str:
+    """Return how long ago something was, in one unit."""
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= length:
+            return f"{int(seconds // length)} {unit}"
+    return f"{max(int(seconds), 0)} s"
+
+
+def room(size: float) -> str:
+    """Return a number of bytes in its largest unit."""
+    for unit, length in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if size >= length:
+            return f"{size / length:.3g} {unit}" if size < 999.5 * length else f"{size / length:.0f} {unit}"
+    return f"{size:.0f} B"
+
+
+def style_of(state: str) -> str:
+    """Return the colour of a state, of trials or of runs."""
+    return {item.value: style for item, style in STYLES.items()}.get(state, "yellow")
