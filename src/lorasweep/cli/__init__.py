@@ -7,7 +7,7 @@ import os
 import typer
 
 from lorasweep.cli import runs, studies
-from lorasweep.compose import user_errors
+from lorasweep.rules import user_errors
 
 app = typer.Typer(
     name="lorasweep",
