@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 
 class Scored(Protocol):
@@ -26,6 +26,11 @@ class RowScores(NamedTuple):
 
     row_losses: Sequence[float]
     row_tokens: Sequence[int]
+
+    @classmethod
+    def of(cls, evaluation: Mapping[str, Any]) -> RowScores:
+        """Take them from a line of evaluation.jsonl."""
+        return cls(evaluation["row_losses"], evaluation["row_tokens"])
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from lorasweep.rules import Problem, UserError, nearest
-from lorasweep.study.folder import find_study, latest_studies, study_named
+from lorasweep.study.folder import STUDIES, find_study, latest_studies, study_named
 from lorasweep.study.reading import KeptStudy, read_study
 from lorasweep.study.trial import Trial
 
@@ -36,6 +37,26 @@ def latest_runs() -> list[str]:
     return sorted((path.parent.name for path in RUNS.glob("*/run.yaml")), reverse=True)
 
 
+def run_name(folder: Path) -> str:
+    """Return what the commands take for a run folder: its name, where they look for it, else its path."""
+    return _called(folder, RUNS)
+
+
+def study_name(folder: Path) -> str:
+    """Return what the commands take for the folder of a study."""
+    return _called(folder, STUDIES)
+
+
+def short(path: Path) -> str:
+    """Return a path as it is typed here."""
+    relative = os.path.relpath(path)
+    return str(path.absolute()) if relative.startswith("..") else relative
+
+
+def _called(folder: Path, usual: Path) -> str:
+    return folder.resolve().name if folder.resolve().parent == usual.resolve() else short(folder)
+
+
 def find(given: str, storage: str | None = None) -> NamedRun | KeptStudy:
     """Return the run or the study that is meant: a folder, a name in outputs/runs or outputs/studies, STUDY:TRIAL."""
     if (place := study_named(given)) and not is_run(Path(given)):
@@ -61,14 +82,14 @@ def _of_folder(folder: Path, storage: str | None) -> NamedRun:
     place = folder.resolve()
     study = place.parent.parent
     if place.parent.name != TRIALS or not place.name.isdecimal() or not (storage or (study / "study.db").is_file()):
-        return NamedRun(place.name, folder)
+        return NamedRun(run_name(folder), folder)
     kept = read_study(study, storage)
     trial = next((trial for trial in kept.trials() if trial.number == int(place.name)), None)
-    return NamedRun(f"{study.name}:{place.name}", folder, kept if trial else None, trial)
+    return NamedRun(f"{study_name(study)}:{place.name}", folder, kept if trial else None, trial)
 
 
 def _trial_run(study: KeptStudy, which: str) -> NamedRun:
-    name = study.folder.name
+    name = study_name(study.folder)
     if which in ("best", "baseline"):
         trial = study.best if which == "best" else study.baseline
         if trial is None:

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from lorasweep.listing.processes import writers
-from lorasweep.places import RUNS, TRIALS, is_run
+from lorasweep.places import TRIALS, is_run, run_name, short, study_name
 from lorasweep.results import UNFINISHED, last_lines, read_json
 from lorasweep.rules import Problem, UserError
-from lorasweep.study.folder import STUDIES, controller_of, is_study
+from lorasweep.study.folder import controller_of, is_study
 from lorasweep.study.reading import KeptStudy, read_study
 
 OUTPUTS = Path("outputs")
@@ -129,7 +129,7 @@ def _entry(folder: Path, studies: dict[Path, KeptStudy]) -> Entry:
     if place not in studies:
         studies[place] = read_study(place)
     trial = next((trial for trial in studies[place].trials() if str(trial.number) == folder.name), None)
-    entry = replace(entry, name=f"{_name(place, STUDIES)}:{folder.name}")
+    entry = replace(entry, name=f"{study_name(place)}:{folder.name}")
     return replace(entry, state=trial.state.value) if trial and trial.state.is_finished else entry
 
 
@@ -137,7 +137,7 @@ def _run(folder: Path) -> Entry:
     summary, record = read_json(folder / "summary.json"), read_json(folder / "record.json")
     found = OBJECTIVE.search((folder / "run.yaml").read_text(encoding="utf-8"))
     entry = Entry(
-        "run", _name(folder, RUNS), str(folder), str(summary.get("state", UNFINISHED)),
+        "run", run_name(folder), short(folder), str(summary.get("state", UNFINISHED)),
         found[1] if found else None, summary.get("objective"), _changed(folder / name for name in CHANGING),
         label=record.get("name"),
     )  # fmt: skip
@@ -157,7 +157,7 @@ def _so_far(entry: Entry, folder: Path, record: Mapping[str, Any]) -> Entry:
 
 
 def _study(folder: Path) -> Entry:
-    entry = Entry("study", _name(folder, STUDIES), str(folder), UNFINISHED, process=controller_of(folder))
+    entry = Entry("study", study_name(folder), short(folder), UNFINISHED, process=controller_of(folder))
     try:
         study = read_study(folder)
     except UserError as error:
@@ -184,11 +184,6 @@ def _with_processes(entries: Sequence[Entry]) -> list[Entry]:
         else entry
         for entry in entries
     ]
-
-
-def _name(folder: Path, usual: Path) -> str:
-    """Return what other commands take for a folder: of one in its usual place its name."""
-    return folder.name if folder.parent.resolve() == usual.resolve() else str(folder)
 
 
 def _changed(paths: Iterable[Path]) -> float:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import optuna
-from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
-from optuna.study import StudyDirection
+from typing import TYPE_CHECKING
 
-from lorasweep.study.store import Store
+if TYPE_CHECKING:
+    from lorasweep.study.store import Store
 
 FEWEST = 8
 """Complete trials below which a ranking would be chance."""
@@ -17,6 +16,10 @@ def importances(store: Store, objective: int = 0) -> dict[str, float]:
 
     PED-ANOVA (https://arxiv.org/abs/2304.10255), whose target is minimised.
     """
+    import optuna
+    from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
+    from optuna.study import StudyDirection
+
     complete = [trial for trial in store.frozen() if trial.state is optuna.trial.TrialState.COMPLETE and trial.params]
     if len(complete) < FEWEST:
         return {}

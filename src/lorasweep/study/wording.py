@@ -97,3 +97,13 @@ def room(size: float) -> str:
 def style_of(state: str) -> str:
     """Return the colour of a state, of trials or of runs."""
     return {item.value: style for item, style in STYLES.items()}.get(state, "yellow")
+
+
+def interval(low: float, high: float) -> str:
+    """Return an interval as it is read."""
+    return f"{change(low)} to {change(high)}"
+
+
+def one_line(text: str) -> str:
+    """Return a text without line breaks."""
+    return " ".join(text.split())
