@@ -26,7 +26,7 @@ def heading(words: str, aside: str = "") -> Text:
     return Text.assemble((words, "bold"), (f"  {aside}" if aside else "", "dim"))
 
 
-def grid(rows: Iterable[tuple[str, str | Text]]) -> Table:
+def grid(rows: Iterable[tuple[str | Text, str | Text]]) -> Table:
     """Return names and what belongs to them, side by side."""
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     table.add_column(style="dim", no_wrap=True, min_width=LABEL - 2)

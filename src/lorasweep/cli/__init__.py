@@ -21,7 +21,7 @@ app = typer.Typer(
 # In the order of the help
 RUNS = (runs.preview, runs.evaluate, runs.chat, runs.merge, runs.push, runs.lm_eval)
 STUDIES = (studies.plan, studies.add, studies.stop, studies.confirm, studies.promote)
-LOOKING = (looking.ls, looking.show)
+LOOKING = (looking.ls, looking.show, looking.compare)
 for command in (*RUNS, *STUDIES, *LOOKING):
     app.command(command.__name__.replace("_", "-"))(command)
 

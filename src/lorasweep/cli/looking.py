@@ -49,3 +49,19 @@ def show(
         print(overview.as_json(known))
     else:
         overview.show(known, Console(highlight=False))
+
+
+def compare(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN RUN...", help=f"{Named}. The others against the first.")],
+    storage: Storage = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare runs: what differs, what came of it, how sure that is row by row, and what makes it unfair."""
+    from lorasweep import comparison
+    from lorasweep.comparison import console
+
+    known = comparison.compare(runs, storage)
+    if as_json:
+        print(comparison.as_json(known))
+    else:
+        console.show(known, Console(highlight=False))

@@ -23,10 +23,7 @@ def overview(given: str, storage: str | None = None) -> RunOverview | StudyOverv
 
 def show(known: RunOverview | StudyOverview, console: Console) -> None:
     """Print an overview."""
-    if isinstance(known, RunOverview):
-        parts = run_console.parts(known, console)
-    else:
-        parts = study_console.parts(known, console)
+    parts = run_console.parts(known, console) if isinstance(known, RunOverview) else study_console.parts(known, console)
     for part in parts:
         console.print(part, crop=False)
 

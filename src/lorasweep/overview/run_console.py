@@ -12,7 +12,7 @@ from rich.text import Text
 from lorasweep.blocks import BAD, DOUBT, GOOD, LABEL, commands, grid, heading, title
 from lorasweep.curves import Curve, plot
 from lorasweep.overview.run import RunOverview, Sample, Score
-from lorasweep.study.wording import change, clock, interval, one_line, shown
+from lorasweep.study.wording import change, clock, distinct, interval, one_line, shown
 
 WIDEST_PLOT, PLOT_HEIGHT = 72, 7
 MOST_SAMPLES = 5
@@ -37,11 +37,12 @@ def parts(run: RunOverview, console: Console) -> Iterator[RenderableType]:
     width = min(WIDEST_PLOT, console.width - LABEL)
     if lines := list(plot([curve], console, width, PLOT_HEIGHT, "supervised tokens")):
         yield ""
-        yield heading("Loss", "of the steps ─ and of the evaluation rows ●")
+        yield heading("Loss", f"line: steps; {'o' if console.options.ascii_only else '●'}: evaluation rows")
         yield from lines
     if run.samples:
         yield ""
-        yield _samples(run.samples)
+        yield heading("Answers", f"the first of {len(run.samples)}")
+        yield _samples(run.samples, console.width)
     if run.warnings:
         yield ""
         yield from (Text(f"! {words}", style=DOUBT) for words in run.warnings)
@@ -52,7 +53,8 @@ def parts(run: RunOverview, console: Console) -> Iterator[RenderableType]:
 def _facts(run: RunOverview) -> Iterator[tuple[str, str]]:
     facts = run.facts
     yield "name", run.label
-    yield "folder", run.folder
+    if run.folder != run.name:
+        yield "folder", run.folder
     if run.created:
         lasted = f", took {clock(run.seconds)}" if run.seconds else ""
         yield "started", f"{run.created[:16].replace('T', ' ')}{lasted}" + (f", on {run.device}" if run.device else "")
@@ -110,8 +112,8 @@ def _score_cells(score: Score, objective: str) -> Iterator[str | Text]:
 
 
 def _config(run: RunOverview) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("what differs from the defaults", no_wrap=True)
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="")
+    table.add_column(Text("Differs from the defaults", style="bold"), no_wrap=True)
     table.add_column("", overflow="fold")
     table.add_column("default", style="dim", no_wrap=True)
     for setting in run.config:
@@ -120,14 +122,15 @@ def _config(run: RunOverview) -> Table:
     return table
 
 
-def _samples(samples: Sequence[Sample]) -> Table:
+def _samples(samples: Sequence[Sample], room: int) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for name in ("question", "expected", "untuned", "tuned"):
-        table.add_column(name, overflow="ellipsis", no_wrap=True, ratio=2 if name == "question" else 1)
-    for sample in samples[:MOST_SAMPLES]:
+    table.add_column("question", no_wrap=True, overflow="ellipsis", max_width=room // 2 - 2, style="dim")
+    for name in ("expected", "untuned", "tuned"):
+        table.add_column(name, overflow="ellipsis", no_wrap=True, max_width=room // 6 - 2)
+    questions = distinct([one_line(sample.prompt) for sample in samples])
+    for question, sample in zip(questions, samples[:MOST_SAMPLES], strict=False):
         is_right = next(iter(sample.scores.values()), 0.0) >= 1
-        table.add_row(
-            Text(one_line(sample.prompt), style="dim"), Text(one_line(sample.expected)),
-            Text(one_line(sample.untuned or "")), Text(one_line(sample.tuned), style=GOOD if is_right else BAD),
-        )  # fmt: skip
+        words = (question, sample.expected, sample.untuned or "")
+        tuned = Text(one_line(sample.tuned), style=GOOD if is_right else BAD)
+        table.add_row(*(Text(one_line(text)) for text in words), tuned)
     return table

@@ -110,7 +110,6 @@ def _commands(study: KeptStudy) -> Iterator[tuple[str, str]]:
     name, best, baseline = shlex.quote(study_name(study.folder)), study.best, study.baseline
     if study.state == "running":
         yield "end it early", f"lorasweep stop {name}"
-    yield "try more values", f"lorasweep add {name} lora.r=48"
     if best is None:
         return
     yield "look at the best", f"lorasweep show {name}:best"

@@ -46,10 +46,10 @@ def _facts(study: StudyOverview) -> list[tuple[str, str | Text]]:
         ("trials", Text.assemble(f"{total}{left}: ", counts) if study.trials else Text("none yet")),
         ("search", f"{study.search['sampler']}{early}; {', '.join(goals)}"),
     ]
-    rows += [
-        ("" if index else "space", f"{key}  {', '.join(map(shown, space)) if isinstance(space, list) else space}")
-        for index, (key, space) in enumerate(study.space.items())
-    ]
+    longest = max(map(len, study.space), default=0)
+    for index, (key, space) in enumerate(study.space.items()):
+        words = ", ".join(map(shown, space)) if isinstance(space, list) else space
+        rows.append(("" if index else "space", f"{key:<{longest}}  {words}"))
     return [*rows, *_standings(study)]
 
 

@@ -21,9 +21,7 @@ GAP = 2
 MOST_REASONS = 5
 
 
-def tables(
-    board: Leaderboard, console: Console, most: int | None, says_more: bool = True
-) -> Iterator[RenderableType]:
+def tables(board: Leaderboard, console: Console, most: int | None, says_more: bool = True) -> Iterator[RenderableType]:
     """Yield what is to be printed: what all trials share, the table, what is not in it; and where there is more."""
     if not board.rows:
         yield Text("no trials yet", style="dim")

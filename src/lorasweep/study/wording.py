@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import takewhile
 from typing import Any
 
 from lorasweep.study.outcomes import State
@@ -107,3 +109,19 @@ def interval(low: float, high: float) -> str:
 def one_line(text: str) -> str:
     """Return a text without line breaks."""
     return " ".join(text.split())
+
+
+def distinct(texts: Sequence[str]) -> list[str]:
+    """Return texts without the words that all of them begin and end with, such as the frame of a chat template."""
+    if len(set(texts)) < 2:
+        return list(texts)
+    begin = texts[0].rfind(" ", 0, _shared(texts)) + 1
+    end = texts[0][len(texts[0]) - _shared([text[begin:][::-1] for text in texts]) :]
+    frame = re.search(r"[\s<\[]", end)
+    last = len(end) - frame.start() if frame else 0
+    return [text[begin : len(text) - last] for text in texts]
+
+
+def _shared(texts: Sequence[str]) -> int:
+    """Return how many characters texts have in common at their beginning."""
+    return sum(1 for _ in takewhile(lambda letters: len(set(letters)) == 1, zip(*texts, strict=False)))
