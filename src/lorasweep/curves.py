@@ -78,7 +78,7 @@ def plot(curves: Sequence[Curve], console: Console, width: int, height: int, acr
     last = max((x for curve in curves for x, _ in curve.points), default=0.0)
     if last <= 0:
         return
-    curves = [replace(curve, line=_smooth(curve.line, last / width * SMOOTH)) for curve in curves]
+    curves = [replace(curve, line=_smooth(curve.line, last, max(width // SMOOTH, 1))) for curve in curves]
     points = [point for curve in curves for point in curve.points]
     lowest, highest = (0.0, min(y for _, y in points)), (last, max(y for _, y in points))
     plane = Plane(width, height, lowest, highest)
@@ -115,11 +115,11 @@ def _character(plane: Plane, curves: Sequence[Curve], row: int, column: int, in_
     return Text(chr(0x2800 + bits), style=curves[most].style)
 
 
-def _smooth(line: Sequence[Point], apart: float) -> list[Point]:
-    """Return the means of the points that fall on the same stretch."""
+def _smooth(line: Sequence[Point], last: float, most: int) -> list[Point]:
+    """Return the means of the points that fall on the same of so many stretches of equal length."""
     stretches: dict[int, list[Point]] = {}
     for point in line:
-        stretches.setdefault(int(point[0] / apart), []).append(point)
+        stretches.setdefault(min(int(point[0] / last * most), most - 1), []).append(point)
     return [
         (math.fsum(x for x, _ in group) / len(group), math.fsum(y for _, y in group) / len(group))
         for _, group in sorted(stretches.items())

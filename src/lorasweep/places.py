@@ -54,7 +54,8 @@ def short(path: Path) -> str:
 
 
 def _called(folder: Path, usual: Path) -> str:
-    return folder.resolve().name if folder.resolve().parent == usual.resolve() else short(folder)
+    place, inside = folder.resolve(), usual.resolve()
+    return str(place.relative_to(inside)) if inside in place.parents else short(folder)
 
 
 def find(given: str, storage: str | None = None) -> NamedRun | KeptStudy:
@@ -103,7 +104,7 @@ def _trial_run(study: KeptStudy, which: str) -> NamedRun:
     folder = study.folder / TRIALS / str(trial.number)
     if not is_run(folder):
         why = f": {trial.reason.splitlines()[0]}" if trial.reason else ""
-        allowed = f"a trial that has begun; {trial.number} has no run folder, it is {trial.state.value}{why}"
+        allowed = f"a trial with a run folder; {trial.number} has none, it is {trial.state.value}{why}"
         raise UserError(Problem("RUN", f"{name}:{which}", allowed))
     return NamedRun(f"{name}:{trial.number}", folder, study, trial)
 
@@ -119,9 +120,8 @@ def _unknown(given: str, wanted: str) -> UserError:
     allowed = "a run folder, which holds run.yaml, or STUDY:NUMBER, STUDY:best, STUDY:baseline"
     if wanted != "RUN":
         allowed = f"the folder of a study or its name; or {allowed}"
-    latest = [
-        f"{place} {', '.join(names[:MOST_NAMED])}" for place, names in (("runs", runs), ("studies", studies)) if names
-    ]
+    named = {"runs": runs, "studies": studies}
+    latest = [f"{kind}: {', '.join(names[:MOST_NAMED])}" for kind, names in named.items() if names]
     allowed += f". The latest {'; '.join(latest)}" if latest else ". There is none here yet: python train.py makes one"
     close = nearest(Path(given).name, [*runs, *studies])
     return UserError(Problem(wanted, given, allowed, close))

@@ -6,10 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from lorasweep.cli.arguments import AsJson, Storage
-from lorasweep.listing import OUTPUTS, Sort
+from lorasweep.cli.arguments import AsJson, Sort, Storage
 
 MOST = 30
 
@@ -25,11 +23,13 @@ def ls(
     as_json: AsJson = False,
 ) -> None:
     """List studies and runs: state, best objective, age, size on disk. A study's folder lists its trials."""
+    from rich.console import Console
+
     from lorasweep import listing
     from lorasweep.listing import console
 
-    where = places or [OUTPUTS]
-    entries, more = listing.entries(where, sort, most or (None if as_json else MOST))
+    where = places or [listing.OUTPUTS]
+    entries, more = listing.entries(where, sort.value, most or (None if as_json else MOST))
     if as_json:
         print(console.as_json(entries))
     else:
@@ -42,6 +42,8 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Show one run or one study: config, data, scores, curve, costs, what is doubtful, and how to go on."""
+    from rich.console import Console
+
     from lorasweep import overview
 
     known = overview.overview(what, storage)
@@ -57,6 +59,8 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """Compare runs: what differs, what came of it, how sure that is row by row, and what makes it unfair."""
+    from rich.console import Console
+
     from lorasweep import comparison
     from lorasweep.comparison import console
 

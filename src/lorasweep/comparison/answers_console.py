@@ -12,7 +12,7 @@ from lorasweep.blocks import BAD, GOOD, grid, heading
 from lorasweep.comparison import Comparison
 from lorasweep.comparison.samples import Sample
 from lorasweep.comparison.tables import GAP, letters
-from lorasweep.study.wording import distinct, one_line
+from lorasweep.study.wording import one_line, unframed
 
 MOST = 4
 BESIDE = 50
@@ -23,7 +23,7 @@ def answers(known: Comparison, console: Console) -> Iterator[RenderableType]:
     """Yield some of the questions with what every run answered."""
     differing = sum(len(set(sample.answers)) > 1 for sample in known.samples)
     yield heading("Answers", f"to {len(known.samples)} questions, of which {differing} were answered differently")
-    questions = distinct([one_line(sample.prompt) for sample in known.samples])
+    questions = unframed([sample.prompt for sample in known.samples])
     chosen = list(zip(questions, known.samples[:MOST], strict=False))
     named = letters(known)
     if console.width >= BESIDE * len(named):

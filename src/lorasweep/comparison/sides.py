@@ -66,8 +66,8 @@ def open_sides(given: list[str], storage: str | None = None) -> list[Side]:
         raise UserError(Problem("RUN", " ".join(given), f"2 to {MOST} runs; lorasweep show describes a single one"))
     named = [find_run(item, storage) for item in given]
     folders = [item.folder.resolve() for item in named]
-    if twice := [item.name for item, folder in zip(named, folders, strict=True) if folders.count(folder) > 1]:
-        raise UserError(Problem("RUN", " ".join(given), f"different runs; {' and '.join(twice)} are the same"))
+    if twice := [item for item, folder in zip(given, folders, strict=True) if folders.count(folder) > 1]:
+        raise UserError(Problem("RUN", " ".join(given), f"different runs; {' and '.join(twice)} are the same one"))
     results = [read_results(item.folder) for item in named]
     running = writers([item.folder for item in results if item.state == UNFINISHED])
     return [

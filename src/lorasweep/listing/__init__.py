@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -15,27 +14,18 @@ from lorasweep.listing.processes import writers
 from lorasweep.places import TRIALS, is_run, run_name, short, study_name
 from lorasweep.results import UNFINISHED, last_lines, read_json
 from lorasweep.rules import Problem, UserError
+from lorasweep.study.definition import direction_of
 from lorasweep.study.folder import controller_of, is_study
 from lorasweep.study.reading import KeptStudy, read_study
 
 OUTPUTS = Path("outputs")
 OBJECTIVE = re.compile(r"^evaluation:\n  objective: (\S+)$", re.MULTILINE)
 """What a run is judged by, as run.yaml has it: to parse the whole file takes a hundred times as long."""
-CHANGING = ("summary.json", "metrics.jsonl", "record.json", "run.yaml")
+CHANGING = ("study.db", "summary.json", "metrics.jsonl", "record.json", "run.yaml")
 DEEPEST = 5
 """Folders within folders that are looked into."""
 BYTES_PER_BLOCK = 512
 """Of `st_blocks`, whatever the file system's own are."""
-
-
-class Sort(StrEnum):
-    """Orders of a listing."""
-
-    newest = "newest"
-    name = "name"
-    state = "state"
-    best = "best"
-    size = "size"
 
 
 @dataclass(frozen=True)
@@ -72,35 +62,37 @@ class Entry:
     """Why nothing more can be said."""
 
 
-def entries(places: Sequence[Path], sort: Sort = Sort.newest, most: int | None = None) -> tuple[list[Entry], int]:
+def entries(places: Sequence[Path], sort: str = "newest", most: int | None = None) -> tuple[list[Entry], int]:
     """Return the runs and studies in some folders, sorted, and how many more than `most` there are."""
     missing = [place for place in places if not place.is_dir() and place != OUTPUTS]
     if missing:
         raise UserError(Problem("PLACE", str(place), "a folder") for place in missing)
     folders = list(dict.fromkeys(folder for place in places for folder in _found(place)))
+    count = len(folders)
+    if sort == "newest":  # then most of them need not be read
+        folders = sorted(folders, key=_changed, reverse=True)[:most]
     studies: dict[Path, KeptStudy] = {}
     listed = _with_processes([_entry(folder, studies) for folder in folders])
-    if sort is Sort.size:
+    if sort == "size":
         listed = [_measured(entry) for entry in listed]
-    listed.sort(key=ORDERS[sort])
-    shown = listed if most is None else listed[:most]
-    return [entry if entry.size_bytes is not None else _measured(entry) for entry in shown], len(listed) - len(shown)
+    listed = sorted(listed, key=ORDERS[sort])[:most]
+    return [entry if entry.size_bytes is not None else _measured(entry) for entry in listed], count - len(listed)
 
 
 def _best_first(entry: Entry) -> tuple[Any, ...]:
-    """Order by what is judged, and by how good it is: of losses the least first, of scores the largest."""
+    """Order by what is judged, and by how good it is."""
     if entry.best is None:
         return (True,)
-    is_cost = entry.objective == "loss" or "/" in (entry.objective or "")
-    return (False, entry.objective or "", entry.best if is_cost else -entry.best)
+    name = entry.objective or ""
+    return (False, name, entry.best if direction_of(name) == "minimize" else -entry.best)
 
 
-ORDERS: dict[Sort, Callable[[Entry], Any]] = {
-    Sort.newest: lambda entry: (-entry.changed, entry.name),
-    Sort.name: lambda entry: (entry.kind, entry.name),
-    Sort.state: lambda entry: (entry.state, -entry.changed),
-    Sort.best: _best_first,
-    Sort.size: lambda entry: -(entry.size_bytes or 0),
+ORDERS: dict[str, Callable[[Entry], Any]] = {
+    "newest": lambda entry: -entry.changed,
+    "name": lambda entry: (entry.kind, entry.name),
+    "state": lambda entry: (entry.state, -entry.changed),
+    "best": _best_first,
+    "size": lambda entry: -(entry.size_bytes or 0),
 }
 
 
@@ -138,7 +130,7 @@ def _run(folder: Path) -> Entry:
     found = OBJECTIVE.search((folder / "run.yaml").read_text(encoding="utf-8"))
     entry = Entry(
         "run", run_name(folder), short(folder), str(summary.get("state", UNFINISHED)),
-        found[1] if found else None, summary.get("objective"), _changed(folder / name for name in CHANGING),
+        found[1] if found else None, summary.get("objective"), _changed(folder),
         label=record.get("name"),
     )  # fmt: skip
     return entry if summary else _so_far(entry, folder, record)
@@ -161,13 +153,13 @@ def _study(folder: Path) -> Entry:
     try:
         study = read_study(folder)
     except UserError as error:
-        return replace(entry, changed=_changed([folder]), problem=error.problems[0].allowed)
+        return replace(entry, changed=_changed(folder), problem=error.problems[0].allowed)
     return replace(
         entry,
         state=study.state,
         objective=study.objectives[0],
         best=study.best.value if study.best else None,
-        changed=_changed([folder / "study.db"]),
+        changed=_changed(folder),
         trials={state.value: count for state, count in study.counts.items()},
         done=study.done,
         total=study.total,
@@ -186,12 +178,13 @@ def _with_processes(entries: Sequence[Entry]) -> list[Entry]:
     ]
 
 
-def _changed(paths: Iterable[Path]) -> float:
-    times = []
-    for path in paths:
+def _changed(folder: Path) -> float:
+    """Return when a run or a study was last written to."""
+    times = [0.0]
+    for name in CHANGING:
         with suppress(OSError):
-            times.append(path.stat().st_mtime)
-    return max(times, default=0.0)
+            times.append((folder / name).stat().st_mtime)
+    return max(times)
 
 
 def _measured(entry: Entry) -> Entry:

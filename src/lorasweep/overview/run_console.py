@@ -12,7 +12,7 @@ from rich.text import Text
 from lorasweep.blocks import BAD, DOUBT, GOOD, LABEL, commands, grid, heading, title
 from lorasweep.curves import Curve, plot
 from lorasweep.overview.run import RunOverview, Sample, Score
-from lorasweep.study.wording import change, clock, distinct, interval, one_line, shown
+from lorasweep.study.wording import change, clock, interval, one_line, shown, unframed
 
 WIDEST_PLOT, PLOT_HEIGHT = 72, 7
 MOST_SAMPLES = 5
@@ -127,7 +127,7 @@ def _samples(samples: Sequence[Sample], room: int) -> Table:
     table.add_column("question", no_wrap=True, overflow="ellipsis", max_width=room // 2 - 2, style="dim")
     for name in ("expected", "untuned", "tuned"):
         table.add_column(name, overflow="ellipsis", no_wrap=True, max_width=room // 6 - 2)
-    questions = distinct([one_line(sample.prompt) for sample in samples])
+    questions = unframed([sample.prompt for sample in samples])
     for question, sample in zip(questions, samples[:MOST_SAMPLES], strict=False):
         is_right = next(iter(sample.scores.values()), 0.0) >= 1
         words = (question, sample.expected, sample.untuned or "")

@@ -6,7 +6,7 @@ import json
 import sqlite3
 from collections import Counter
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,6 @@ from lorasweep.study.trial import Trial, as_kept
 
 SESSION, DONE = "session", "done"
 """What is kept about the last session: how many trials it wanted, and why it ended."""
-UNFINISHED_TRIALS = (State.RUNNING, State.INTERRUPTED)
 FINISHED = ("COMPLETE", "PRUNED", "FAIL")
 """Optuna's states of trials that have ended."""
 
@@ -97,18 +96,30 @@ class KeptStudy:
         if controller_of(self.folder):
             return "running"
         if SESSION not in self.attributes:  # begun by a version that did not keep it
-            return "unfinished" if any(self.counts[state] for state in UNFINISHED_TRIALS) else "complete"
+            return "unfinished" if self.counts[State.INTERRUPTED] else "complete"
         return "complete" if self.ended == DONE else "unfinished"
 
 
 def read_study(folder: Path, storage: str | None = None) -> KeptStudy:
     """Read a study; raises UserError where its database is elsewhere, or cannot be read."""
+    study = _read(folder, storage)
+    if controller_of(folder):
+        return study
+    # what the database has as running was, when the controller was killed
+    return replace(study, kept=[_not_running(trial) for trial in study.kept])
+
+
+def _not_running(trial: Trial) -> Trial:
+    return replace(trial, state=State.INTERRUPTED) if trial.state is State.RUNNING else trial
+
+
+def _read(folder: Path, storage: str | None) -> KeptStudy:
     path = folder / "study.db"
     if storage or not path.is_file():
         return _through_optuna(folder, storage)
     try:
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True)) as connection:
-            return _read(folder, connection)
+            return _from(folder, connection)
     except sqlite3.Error as error:
         allowed = f"a study whose database can be read ({error})"
         raise UserError(Problem("STUDY", str(folder), allowed)) from None
@@ -124,7 +135,7 @@ def _through_optuna(folder: Path, storage: str | None) -> KeptStudy:
         store.close()
 
 
-def _read(folder: Path, connection: sqlite3.Connection) -> KeptStudy:
+def _from(folder: Path, connection: sqlite3.Connection) -> KeptStudy:
     studies = connection.execute("SELECT study_id, study_name FROM studies").fetchall()
     if len(studies) > 1:  # a file that holds other studies too, as hydra.sweeper.storage can name one
         studies = [item for item in studies if item[1] == folder.name]

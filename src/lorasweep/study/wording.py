@@ -111,15 +111,16 @@ def one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def distinct(texts: Sequence[str]) -> list[str]:
-    """Return texts without the words that all of them begin and end with, such as the frame of a chat template."""
-    if len(set(texts)) < 2:
-        return list(texts)
-    begin = texts[0].rfind(" ", 0, _shared(texts)) + 1
-    end = texts[0][len(texts[0]) - _shared([text[begin:][::-1] for text in texts]) :]
-    frame = re.search(r"[\s<\[]", end)
-    last = len(end) - frame.start() if frame else 0
-    return [text[begin : len(text) - last] for text in texts]
+def unframed(texts: Sequence[str]) -> list[str]:
+    """Return texts in a line each, without the lines and tags that all begin and end with: a chat template's."""
+    begin = end = 0
+    if len(set(texts)) > 1:
+        shared = texts[0][: _shared(texts)]
+        begin = 1 + max(shared.rfind(mark) for mark in "\n>]")
+        shared = texts[0][len(texts[0]) - _shared([text[begin:][::-1] for text in texts]) :]
+        frame = re.search(r"[\n<\[]", shared)
+        end = len(shared) - frame.start() if frame else 0
+    return [one_line(text[begin : len(text) - end]) for text in texts]
 
 
 def _shared(texts: Sequence[str]) -> int:
