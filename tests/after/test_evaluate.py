@@ -19,6 +19,7 @@ def test_evaluate_scores_what_training_scored(run: Path, lorasweep: Callable[...
     assert written["untuned"]["eval/loss"] == pytest.approx(summary["untuned/eval/loss"], rel=1e-6)
     assert len(written["tuned"]["row_losses"]) == len(written["untuned"]["row_losses"]) == written["count"]
     assert len(written["tuned"]["answers"]) == 2
+    assert [answer["row"] for answer in written["tuned"]["answers"]] == written["tuned"]["rows"][:2]
     assert f"{summary['eval/loss']:.4f}" in done.out
     assert f"{summary['untuned/eval/loss']:.4f}" in done.out
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from rich.console import Console, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
 from lorasweep.blocks import DOUBT, heading
@@ -19,8 +19,7 @@ WIDEST_PLOT, PLOT_HEIGHT = 96, 10
 
 def show(known: Comparison, console: Console) -> None:
     """Print a comparison."""
-    for part in _parts(known, console):
-        console.print(part, crop=False)
+    console.print(Group(*_parts(known, console)), crop=False)
 
 
 def _parts(known: Comparison, console: Console) -> Iterator[RenderableType]:

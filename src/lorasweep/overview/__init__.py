@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 
-from rich.console import Console
+from rich.console import Console, Group
 
 from lorasweep.overview import run_console, study_console
 from lorasweep.overview.run import RunOverview, run_overview
@@ -24,8 +24,7 @@ def overview(given: str, storage: str | None = None) -> RunOverview | StudyOverv
 def show(known: RunOverview | StudyOverview, console: Console) -> None:
     """Print an overview."""
     parts = run_console.parts(known, console) if isinstance(known, RunOverview) else study_console.parts(known, console)
-    for part in parts:
-        console.print(part, crop=False)
+    console.print(Group(*parts), crop=False)
 
 
 def as_json(known: RunOverview | StudyOverview) -> str:
