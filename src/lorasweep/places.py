@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lorasweep.rules import Problem, UserError, nearest
-from lorasweep.study.folder import STUDIES, find_study, latest_studies, study_named
+from lorasweep.study.folder import STUDIES, find_study, latest_studies, study_named, trial_folder
 from lorasweep.study.reading import KeptStudy, read_study
 from lorasweep.study.trial import Trial
 
@@ -101,7 +101,7 @@ def _trial_run(study: KeptStudy, which: str) -> NamedRun:
         if trial is None:
             allowed = f"a trial of {name}: {_numbers(study)}, best or baseline"
             raise UserError(Problem("RUN", f"{name}:{which}", allowed, nearest(which, ("best", "baseline"))))
-    folder = study.folder / TRIALS / str(trial.number)
+    folder = trial_folder(study.folder, trial.number)
     if not is_run(folder):
         why = f": {trial.reason.splitlines()[0]}" if trial.reason else ""
         allowed = f"a trial with a run folder; {trial.number} has none, it is {trial.state.value}{why}"

@@ -75,10 +75,10 @@ def confirm(
     """Train the best trials again with other seeds: is the winner inside the noise? Then score the test rows, once."""
     from rich.console import Console
 
-    from lorasweep import confirm as confirmation
+    from lorasweep.confirm import confirm
+    from lorasweep.confirm.console import Trials, show
 
-    view = confirmation.Trials(Console())
-    confirmation.show(confirmation.confirm(find_study(study), top, seeds, slots, storage, view))
+    show(confirm(find_study(study), top, seeds, slots, storage, Trials(Console())))
 
 
 def promote(

@@ -166,7 +166,8 @@ def start(settings: Settings, loader: ConfigLoader, master: DictConfig, argument
 
     from lorasweep.compose import user_errors
     from lorasweep.promote import write_best
-    from lorasweep.study.session import run_session, undisturbed
+    from lorasweep.study.session import run_session
+    from lorasweep.study.signals import undisturbed
     from lorasweep.study.view import build_view
 
     with user_errors():

@@ -6,7 +6,6 @@ import errno
 import json
 import os
 import shutil
-import signal
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from lorasweep.study.leaderboard import CSV, build_leaderboard, write_leaderboar
 from lorasweep.study.proposal import check_sampler
 from lorasweep.study.reading import DONE, SESSION
 from lorasweep.study.requests import forget_stops
+from lorasweep.study.signals import undisturbed
 from lorasweep.study.slots import Slot, build_slots, ending
 from lorasweep.study.store import Store, check_file, local_url, make_file, readable
 from lorasweep.study.view import View
@@ -91,17 +91,6 @@ def _run(controller: Controller) -> str | None:
             except OSError as error:
                 view.say(f"{folder / CSV} cannot be written: {error.strerror}")
             view.end(board)
-
-
-@contextmanager
-def undisturbed() -> Iterator[None]:
-    """Let no further Ctrl-C get between the end of a study and its results."""
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextmanager
