@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from rich.table import Table
 from rich.text import Text
@@ -11,6 +11,8 @@ from lorasweep.study.wording import style_of
 
 LABEL = 12
 """Characters of the names to the left."""
+GAP = 2
+"""Characters between columns."""
 GOOD, BAD, DOUBT = "green", "red", "yellow"
 
 
@@ -28,12 +30,17 @@ def heading(words: str, aside: str = "") -> Text:
 
 def grid(rows: Iterable[tuple[str | Text, str | Text]]) -> Table:
     """Return names and what belongs to them, side by side."""
-    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    table = Table(show_header=False, box=None, padding=(0, GAP, 0, 0))
     table.add_column(style="dim", no_wrap=True, min_width=LABEL - 2)
     table.add_column(overflow="fold")
     for name, value in rows:
         table.add_row(name, value if isinstance(value, Text) else Text(value))
     return table
+
+
+def room_beside(width: int, rows: Sequence[Sequence[str | Text]]) -> int:
+    """Return how many characters of a line are left beside the cells of a table, headings among them."""
+    return width - sum(max(map(len, column)) + GAP for column in zip(*rows, strict=True)) - GAP
 
 
 def commands(known: Mapping[str, str]) -> Text:

@@ -8,10 +8,10 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from lorasweep.blocks import BAD, GOOD, grid, heading
+from lorasweep.blocks import BAD, GAP, GOOD, grid, heading
 from lorasweep.comparison import Comparison
 from lorasweep.comparison.samples import Sample
-from lorasweep.comparison.tables import GAP, letters
+from lorasweep.comparison.tables import letters
 from lorasweep.study.wording import one_line, unframed
 
 MOST = 4
@@ -52,5 +52,7 @@ def _coloured(sample: Sample) -> list[Text]:
     """Return the answers, right ones green."""
     return [
         Text(one_line(answer), style=GOOD if next(iter(scores.values()), 0.0) >= 1 else BAD)
+        if answer.strip()
+        else Text("nothing", style="dim italic")
         for answer, scores in zip(sample.answers, sample.scores, strict=True)
     ]

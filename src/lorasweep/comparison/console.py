@@ -32,7 +32,7 @@ def _parts(known: Comparison, console: Console) -> Iterator[RenderableType]:
     yield ""
     yield metrics(known, console)
     yield ""
-    yield from rows(known)
+    yield from rows(known, console)
     yield from _curves(known, console)
     if known.samples:
         yield ""

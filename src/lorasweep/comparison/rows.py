@@ -10,6 +10,7 @@ from typing import Any
 from lorasweep.comparison.fairness import other_rows, unlike
 from lorasweep.comparison.sides import Side
 from lorasweep.paired import Difference, RowScores, paired_difference
+from lorasweep.study.wording import one_line, unframed
 
 MOST_CHANGED = 5
 
@@ -74,9 +75,9 @@ def _compared(first: Side, other: Side, most: int) -> RowComparison:
 
 
 def _changed(first: dict[str, Any], other: dict[str, Any], most: int) -> tuple[ChangedRow, ...]:
-    texts = {answer.get("row"): answer for answer in (*first["answers"], *other["answers"])}
+    texts = _texts([*first["answers"], *other["answers"]])
     rows = [
-        ChangedRow(row + 1, tokens, old / tokens, new / tokens, _text(texts.get(row)))
+        ChangedRow(row + 1, tokens, old / tokens, new / tokens, texts.get(row))
         for row, tokens, old, new in zip(
             first["rows"], first["row_tokens"], first["row_losses"], other["row_losses"], strict=True
         )
@@ -85,5 +86,10 @@ def _changed(first: dict[str, Any], other: dict[str, Any], most: int) -> tuple[C
     return tuple(sorted(rows, key=lambda row: -abs(row.other - row.first))[:most])
 
 
-def _text(answer: dict[str, Any] | None) -> str | None:
-    return f"{answer['prompt']} → {answer['expected']}" if answer else None
+def _texts(answers: list[dict[str, Any]]) -> dict[int | None, str]:
+    """Return questions and what was expected, by row."""
+    questions = unframed([answer["prompt"] for answer in answers])
+    return {
+        answer.get("row"): f"{question} → {one_line(answer['expected'])}"
+        for question, answer in zip(questions, answers, strict=True)
+    }

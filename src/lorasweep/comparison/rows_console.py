@@ -5,20 +5,20 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator, Mapping
 
-from rich.console import RenderableType
+from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from lorasweep.blocks import BAD, DOUBT, GOOD, heading
+from lorasweep.blocks import BAD, DOUBT, GAP, GOOD, heading, room_beside
 from lorasweep.comparison import Comparison
 from lorasweep.comparison.rows import RowComparison
-from lorasweep.comparison.tables import GAP, letters
-from lorasweep.study.wording import change, interval, one_line
+from lorasweep.comparison.tables import letters
+from lorasweep.study.wording import difference, interval
 
 MOST, MOST_OF_SEVERAL = 5, 3
 
 
-def rows(known: Comparison) -> Iterator[RenderableType]:
+def rows(known: Comparison, console: Console) -> Iterator[RenderableType]:
     """Yield every run against the first."""
     yield heading("Row by row", "loss per supervised token on the same evaluation rows")
     named = letters(known)
@@ -32,7 +32,7 @@ def rows(known: Comparison) -> Iterator[RenderableType]:
     for item in with_rows:
         yield ""
         yield heading(f"Where {item.other} and {item.first} differ most")
-        yield _changed(item, named, MOST if len(with_rows) == 1 else MOST_OF_SEVERAL)
+        yield _changed(item, named, MOST if len(with_rows) == 1 else MOST_OF_SEVERAL, console.width)
     if with_rows and not all(row.text for row in with_rows[0].changed):
         yield _how_to_see(known, with_rows[0])
 
@@ -45,7 +45,7 @@ def _verdict(item: RowComparison) -> Text:
     found, other = item.difference, item.other
     if not item.better and not item.worse:
         return Text(f"the same on each of {item.count} rows")
-    words = Text(f"{change(found.mean)}, 95 % interval {interval(found.low, found.high)}, ")
+    words = Text(f"{difference(found.mean)}, 95 % interval {interval(found.low, found.high)}, ")
     if found.inside_noise:
         words.append("inside the noise", style=DOUBT)
     else:
@@ -63,15 +63,21 @@ def _how_to_see(known: Comparison, item: RowComparison) -> Text:
     return Text(f"lorasweep preview {place}", style="dim", no_wrap=True, overflow="ignore")
 
 
-def _changed(item: RowComparison, named: Mapping[str, Text], most: int) -> Table:
-    table = Table(box=None, padding=(0, GAP, 0, 0), header_style="dim")
-    for name in ("row", "tokens", named[item.first], named[item.other], "difference"):
-        table.add_column(name, justify="right", no_wrap=True)
-    if has_text := any(row.text for row in item.changed):
-        table.add_column("", no_wrap=True, overflow="ellipsis", style="dim")
+def _changed(item: RowComparison, named: Mapping[str, Text], most: int, width: int) -> Table:
+    headings: list[str | Text] = ["row", "tokens", named[item.first], named[item.other], "difference"]
+    cells: list[list[str | Text]] = []
     for row in item.changed[:most]:
         gain = row.other - row.first
         numbers = (str(row.row), str(row.tokens), f"{row.first:.4f}", f"{row.other:.4f}")
-        text = [Text(one_line(row.text or ""))] if has_text else []
-        table.add_row(*numbers, Text(change(gain), style=GOOD if gain < 0 else BAD), *text)
+        cells.append([*numbers, Text(difference(gain), style=GOOD if gain < 0 else BAD)])
+    table = Table(box=None, padding=(0, GAP, 0, 0), header_style="dim")
+    for name in headings:
+        table.add_column(name, justify="right", no_wrap=True)
+    if any(row.text for row in item.changed):
+        left = room_beside(width, [headings, *cells])
+        table.add_column("", no_wrap=True, overflow="ellipsis", style="dim", max_width=max(left, 1))
+        for line, row in zip(cells, item.changed, strict=False):
+            line.append(Text(row.text or ""))
+    for line in cells:
+        table.add_row(*line)
     return table

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from lorasweep.blocks import GOOD, heading
+from lorasweep.blocks import GAP, GOOD, heading, room_beside
 from lorasweep.comparison import Comparison
 from lorasweep.comparison.metrics import Metric
 from lorasweep.study.wording import clock, shown, style_of
 
 STYLES = ("cyan", "yellow", "magenta", "green", "blue", "red")
-GAP = 2
 LONGEST_VALUE = 28
 WORDS = {
     "tokens/supervised": "supervised tokens",
@@ -45,11 +44,9 @@ def runs(known: Comparison, console: Console) -> Table:
         state.append(" baseline" if run.is_baseline else "", style="dim")
         cells.append((letter, Text(run.name, style="bold"), state, Text(run.label, style="dim")))
     table = Table(show_header=False, box=None, padding=(0, GAP, 0, 0))
-    left = console.width - GAP
-    for index in range(3):
-        width = max(len(row[index]) for row in cells)
-        left -= width + GAP
-        table.add_column(no_wrap=True, min_width=width)
+    for _ in range(3):
+        table.add_column(no_wrap=True)
+    left = room_beside(console.width, [row[:3] for row in cells])
     table.add_column(no_wrap=True, overflow="ellipsis", max_width=max(left, 1))
     for row in cells:
         table.add_row(*row)
@@ -79,15 +76,18 @@ def metrics(known: Comparison, console: Console) -> Table:
     mark = "<" if console.options.ascii_only else "◂"
     judged = {f"eval/{run.objective}" for run in known.runs}
     for metric in known.metrics:
-        cells = [
-            Text.assemble(
-                (_number(metric, value), f"bold {GOOD}" if run.letter in metric.best else ""),
-                (f" {mark if run.letter in metric.best else ' '}", GOOD),
-            )
-            for run, value in zip(known.runs, metric.values, strict=True)
-        ]
-        table.add_row(Text(_words(metric.name), style="bold" if metric.name in judged else ""), *cells)
+        words = Text(_words(metric.name), style="bold" if metric.name in judged else "")
+        table.add_row(words, *_numbers(metric, [run.letter for run in known.runs], mark))
     return table
+
+
+def _numbers(metric: Metric, named: Sequence[str], mark: str) -> Iterator[Text]:
+    """Yield the numbers, those that look best marked unless all look the same."""
+    numbers = [_number(metric, value) for value in metric.values]
+    best = {number for letter, number in zip(named, numbers, strict=True) if letter in metric.best}
+    for number in numbers:
+        is_best = number in best and set(filter(None, numbers)) > best
+        yield Text.assemble((number, f"bold {GOOD}" if is_best else ""), (f" {mark if is_best else ' '}", GOOD))
 
 
 def _table(known: Comparison, first: str) -> Table:

@@ -12,7 +12,7 @@ from rich.text import Text
 from lorasweep.blocks import BAD, DOUBT, GOOD, LABEL, commands, grid, heading, title
 from lorasweep.curves import Curve, plot
 from lorasweep.overview.run import RunOverview, Sample, Score
-from lorasweep.study.wording import change, clock, interval, one_line, shown, unframed
+from lorasweep.study.wording import clock, difference, interval, one_line, shown, unframed
 
 WIDEST_PLOT, PLOT_HEIGHT = 72, 7
 MOST_SAMPLES = 5
@@ -107,7 +107,7 @@ def _score_cells(score: Score, objective: str) -> Iterator[str | Text]:
     yield "" if score.untuned is None else f"{score.untuned:.4f}"
     yield Text(f"{score.tuned:.4f}", style="bold" if score.name == objective else "")
     style = {True: GOOD, False: BAD, None: ""}[score.is_better]
-    yield "" if score.untuned is None else Text(change(score.tuned - score.untuned), style=style)
+    yield "" if score.untuned is None else Text(difference(score.tuned - score.untuned), style=style)
     yield interval(score.interval.low, score.interval.high) if score.interval else ""
 
 

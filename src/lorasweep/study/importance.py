@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ def importances(store: Store, objective: int = 0) -> dict[str, float]:
     if len(complete) < FEWEST:
         return {}
     sign = -1.0 if store.study.directions[objective] == StudyDirection.MAXIMIZE else 1.0
-    return get_param_importances(
-        store.study, evaluator=PedAnovaImportanceEvaluator(), target=lambda trial: sign * trial.values[objective]
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of scores to be maximised, which `sign` has turned round
+        return get_param_importances(
+            store.study, evaluator=PedAnovaImportanceEvaluator(), target=lambda trial: sign * trial.values[objective]
+        )

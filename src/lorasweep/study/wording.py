@@ -101,9 +101,14 @@ def style_of(state: str) -> str:
     return {item.value: style for item, style in STYLES.items()}.get(state, "yellow")
 
 
+def difference(value: float) -> str:
+    """Return a difference of losses or scores with its sign, and as many decimals as they have."""
+    return f"{value:+.{DIGITS}f}".replace("-", "−", 1)
+
+
 def interval(low: float, high: float) -> str:
-    """Return an interval as it is read."""
-    return f"{change(low)} to {change(high)}"
+    """Return an interval of such a difference."""
+    return f"{difference(low)} to {difference(high)}"
 
 
 def one_line(text: str) -> str:
