@@ -13,7 +13,8 @@ from lorasweep.rules import UserError
 from lorasweep.study.estimate import Speed, words
 from lorasweep.study.outcomes import State
 from lorasweep.study.plan import plan
-from lorasweep.study.store import Trial, study_names
+from lorasweep.study.store import study_names
+from lorasweep.study.trial import Trial
 from tests.conftest import composed
 from tests.study.sessions import finished
 from tests.study.toy import toy

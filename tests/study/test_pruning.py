@@ -15,7 +15,8 @@ from lorasweep.study.outcomes import State
 from lorasweep.study.proposal import build_pruner
 from lorasweep.study.settings import Settings, conflicts
 from lorasweep.study.space import Space
-from lorasweep.study.store import Store, Trial
+from lorasweep.study.store import Store
+from lorasweep.study.trial import Trial
 from tests.study.sessions import finished
 from tests.study.toy import SPACE, STEPS, curve, toy
 

@@ -12,7 +12,7 @@ import pytest
 from lorasweep.study.outcomes import State
 from lorasweep.study.requests import INBOX, Request, make_request
 from lorasweep.study.session import run_session
-from lorasweep.study.store import Trial
+from lorasweep.study.trial import Trial
 from tests.study.sessions import Told, finished, log_of, run, trials_of
 from tests.study.toy import toy
 

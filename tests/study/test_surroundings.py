@@ -15,7 +15,8 @@ import pytest
 
 from lorasweep.rules import UserError
 from lorasweep.study.outcomes import State
-from lorasweep.study.store import Store, Trial
+from lorasweep.study.store import Store
+from lorasweep.study.trial import Trial
 from tests.study.sessions import ROOT, finished, launch, refusal, run, trials_of
 from tests.study.toy import toy
 

@@ -20,7 +20,7 @@ from lorasweep.study.live import Live
 from lorasweep.study.outcomes import State
 from lorasweep.study.settings import Settings
 from lorasweep.study.space import Choice, Interval, Space
-from lorasweep.study.store import Trial
+from lorasweep.study.trial import Trial
 from lorasweep.study.view import Lines, View, build_view
 from lorasweep.study.wording import clock, duration, shown
 from tests.conftest import ROOT

@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from lorasweep import compose
 from lorasweep.cli.arguments import ConfigDir, Overrides, Storage, Study
 from lorasweep.record import CHECKOUT
 from lorasweep.rules import UserError
@@ -24,6 +23,8 @@ def plan(
     config_dir: ConfigDir = None,
 ) -> None:
     """Show what a study would try and what it would refuse, before anything is trained."""
+    from lorasweep import compose
+
     places = [f"--config-dir={config_dir}"] if config_dir else []
     compose.register()
     line = compose.CommandLine.of(["--multirun", *places, *(overrides or [])])
@@ -42,6 +43,8 @@ def add(
     config_dir: Annotated[Path | None, typer.Option(metavar="DIR", help="As the study was started with.")] = None,
 ) -> None:
     """Have a study try these values, with all others as its config has them; on top of its total."""
+    from lorasweep import compose
+
     folder = find_study(study)
     places = [f"--config-dir={config_dir}"] if config_dir else []
     compose.register()
@@ -91,6 +94,7 @@ def promote(
 ) -> None:
     """Make a trial an experiment: conf/experiment/NAME.yaml."""
     folder = find_study(study)
+    from lorasweep import compose
     from lorasweep.promote import promote, show
 
     compose.register()

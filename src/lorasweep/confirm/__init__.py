@@ -20,7 +20,8 @@ from lorasweep.study.outcomes import State
 from lorasweep.study.session import run_session
 from lorasweep.study.settings import Direction, Settings
 from lorasweep.study.space import Point, Space
-from lorasweep.study.store import Store, Trial, open_store
+from lorasweep.study.store import Store, open_store
+from lorasweep.study.trial import Trial
 from lorasweep.study.view import View
 
 FOLDER, RESULT, TEST = "confirm", "confirm.json", "test.json"

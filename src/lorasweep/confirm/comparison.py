@@ -7,12 +7,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from lorasweep.paired import RowScores, paired_difference, students_t
 from lorasweep.results import read_results
-
-if TYPE_CHECKING:
-    from lorasweep.evaluation import Scores
 
 Interval = tuple[float, float, float]
 """A mean and its 95 % interval."""
@@ -73,8 +71,6 @@ class Confirmation:
 
 def compare(winner: Candidate, other: Candidate, by_loss: bool) -> Comparison:
     """Return the winner minus another candidate, over rows too where the objective is the loss."""
-    from lorasweep.assessment import paired_difference, students_t
-
     gains = [one - two for one, two in zip(winner.values, other.values, strict=True)]
     over_seeds = None
     if len(gains) > 1:
@@ -96,10 +92,8 @@ def verdict(result: Confirmation) -> str:
     return f"Trial {winner} wins: it is ahead of every other outside the noise."
 
 
-def _averaged(folders: Iterable[Path]) -> Scores:
+def _averaged(folders: Iterable[Path]) -> RowScores:
     """Return the losses of the evaluation rows, averaged over runs."""
-    from lorasweep.evaluation import Scores
-
     kept = [evaluation for folder in folders if (evaluation := read_results(folder).kept)]
     losses = [fmean(row) for row in zip(*(item["row_losses"] for item in kept), strict=True)]
-    return Scores(losses, kept[0]["row_tokens"])
+    return RowScores(losses, kept[0]["row_tokens"])

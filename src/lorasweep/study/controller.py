@@ -22,7 +22,8 @@ from lorasweep.study.proposal import build_pruner
 from lorasweep.study.requests import take_requests
 from lorasweep.study.signals import handled
 from lorasweep.study.slots import Slot
-from lorasweep.study.store import Store, Trial
+from lorasweep.study.store import Store
+from lorasweep.study.trial import Trial
 from lorasweep.study.view import View
 from lorasweep.study.worker import Outcome
 

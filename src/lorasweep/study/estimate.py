@@ -23,7 +23,8 @@ from lorasweep.study.session import run_session
 from lorasweep.study.settings import Settings
 from lorasweep.study.slots import count_slots, visible_gpus
 from lorasweep.study.space import Point, Space
-from lorasweep.study.store import Trial, open_store
+from lorasweep.study.store import open_store
+from lorasweep.study.trial import Trial
 from lorasweep.study.view import Lines
 from lorasweep.study.wording import duration, state_words
 

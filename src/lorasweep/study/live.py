@@ -15,7 +15,7 @@ from rich.text import Text
 from lorasweep.study.definition import Definition
 from lorasweep.study.leaderboard import Leaderboard, show
 from lorasweep.study.outcomes import State
-from lorasweep.study.store import Trial
+from lorasweep.study.trial import Trial
 from lorasweep.study.view import ending, header
 from lorasweep.study.wording import STYLES, clock, is_numeric, short_names, shown, state_words, width
 

@@ -19,7 +19,8 @@ from lorasweep.study.outcomes import State
 from lorasweep.study.proposal import proposals
 from lorasweep.study.slots import count_slots
 from lorasweep.study.space import Point
-from lorasweep.study.store import Store, Trial, check_file, local_url, readable, study_names
+from lorasweep.study.store import Store, check_file, local_url, readable, study_names
+from lorasweep.study.trial import Trial
 from lorasweep.study.view import taken_out, words
 
 MOST_COMPOSED = 2000

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import copy
-import math
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +22,7 @@ from lorasweep.rules import Problem, UserError, nearest
 from lorasweep.study.outcomes import State
 from lorasweep.study.settings import Direction
 from lorasweep.study.space import Choice, Dimension, Point, Space
+from lorasweep.study.trial import Trial, as_kept
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -38,34 +36,6 @@ OPTUNA_STATES = {
     State.FAILED: TrialState.FAIL,
     State.HUNG: TrialState.FAIL,
 }
-
-
-@dataclass(frozen=True)
-class Trial:
-    """A trial as it is kept."""
-
-    number: int
-    state: State
-    point: Point
-    key: str
-    """What the trial trains, hashed: equal keys are equal configs, however they were written."""
-    kind: str
-    """baseline, enqueued or sampled."""
-    values: list[float] | None = None
-    facts: dict[str, Any] = field(default_factory=dict)
-    """What its summary.json says."""
-    reason: str | None = None
-    choices: dict[str, str] = field(default_factory=dict)
-    """The option that every config group had."""
-    deaths: int = 0
-    """How often its process was killed."""
-    started: datetime | None = None
-    ended: datetime | None = None
-
-    @property
-    def value(self) -> float | None:
-        """Return the first objective of a complete trial."""
-        return self.values[0] if self.values and self.state is State.COMPLETE else None
 
 
 class Store:
@@ -276,21 +246,12 @@ def _constraint(state: State) -> str:
 
 
 def _trial(frozen: FrozenTrial) -> Trial:
-    attributes = dict(frozen.user_attrs)
-    if frozen.state.is_finished():  # otherwise the end was being written down when the controller died
-        attributes |= attributes.get("end", {})
-    values = [value for value in frozen.values or [] if math.isfinite(value)]
-    return Trial(
-        number=frozen.number,
-        state=State(attributes["state"]),
-        point=attributes["point"],
-        key=attributes["key"],
-        kind=attributes["kind"],
-        values=values or None,
-        facts=attributes.get("facts", {}),
-        reason=attributes.get("reason"),
-        choices=attributes.get("choices", {}),
-        deaths=attributes.get("deaths", 0),
-        started=frozen.datetime_start,
-        ended=frozen.datetime_complete,
+    return as_kept(
+        frozen.number,
+        frozen.user_attrs,
+        frozen.values,
+        frozen.datetime_start,
+        frozen.datetime_complete,
+        # otherwise its end was being written down when the controller died
+        has_ended=frozen.state.is_finished(),
     )

@@ -13,7 +13,7 @@ from rich.text import Text
 from lorasweep.study.definition import Definition
 from lorasweep.study.leaderboard import Leaderboard, show
 from lorasweep.study.space import Point
-from lorasweep.study.store import Trial
+from lorasweep.study.trial import Trial
 
 
 class View(Protocol):
