@@ -26,6 +26,7 @@ from lorasweep.study.settings import Settings
 from lorasweep.study.space import Point, Space
 from lorasweep.study.store import Store, Trial, open_store
 from lorasweep.study.view import Lines, View
+from lorasweep.tracking.view import followed
 
 if TYPE_CHECKING:
     from lorasweep.assessment import Difference
@@ -108,7 +109,9 @@ def confirm(study: Path, top: int, seeds: int, slots: int | None, storage: str |
     first = as_recorded(_folder(study, chosen[0].number))
     new_seeds = [first.train.seed + offset for offset in range(1, seeds + 1)]
     definition = _definition(study, chosen, new_seeds, slots, maximised)
-    if reason := run_session(definition, view):
+    with followed(definition, view) as followed_view:
+        reason = run_session(definition, followed_view)
+    if reason:
         raise UserError(Problem("confirm", study.name, f"the end of every trial; {reason}. The same command goes on"))
     candidates = _candidates(definition, chosen, new_seeds)
     candidates.sort(key=lambda candidate: candidate.mean, reverse=maximised)

@@ -6,7 +6,7 @@ import os
 
 import typer
 
-from lorasweep.cli import runs, studies
+from lorasweep.cli import runs, studies, wandb
 from lorasweep.compose import user_errors
 
 app = typer.Typer(
@@ -23,6 +23,7 @@ RUNS = (runs.preview, runs.evaluate, runs.chat, runs.merge, runs.push, runs.lm_e
 STUDIES = (studies.plan, studies.add, studies.stop, studies.confirm, studies.promote)
 for command in (*RUNS, *STUDIES):
     app.command(command.__name__.replace("_", "-"))(command)
+app.add_typer(wandb.app, name="wandb")
 
 
 def main() -> None:

@@ -168,14 +168,16 @@ def start(settings: Settings, loader: ConfigLoader, master: DictConfig, argument
     from lorasweep.promote import write_best
     from lorasweep.study.session import run_session, undisturbed
     from lorasweep.study.view import build_view
+    from lorasweep.tracking.view import followed
 
     with user_errors():
         definition = define(asdict(settings), loader, master, arguments)
-        try:
-            reason = run_session(definition, build_view(Console(), definition))
-        finally:
-            with undisturbed():
-                write_best(definition)
+        with followed(definition, build_view(Console(), definition)) as view:
+            try:
+                reason = run_session(definition, view)
+            finally:
+                with undisturbed():
+                    write_best(definition)
     if reason:
         raise SystemExit(130 if reason == "interrupted" else 1)
 
