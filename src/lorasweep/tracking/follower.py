@@ -18,9 +18,8 @@ from lorasweep.schema import Tracking
 from lorasweep.tracking.subject import Subject
 
 LOG = "wandb.log"
-SECONDS_TO_FINISH = (5.0, 20.0)
-"""At least and at most what is waited at the end; in between, 2 % of the time before."""
-SHARE_TO_FINISH = 0.02
+SECONDS_TO_FINISH = 20.0
+"""How long a run, or a study, waits at its end; not at all if W&B cannot be reached."""
 
 
 class Follower:
@@ -30,7 +29,6 @@ class Follower:
         self.place, self.tracking = place, tracking
         self.process: subprocess.Popen[bytes] | None = None
         self._unsent, self._unread, self._lost = b"", b"", False
-        self._started = 0.0
 
     @property
     def is_wanted(self) -> bool:
@@ -67,22 +65,18 @@ class Follower:
         """Let the follower finish, for a while; return what there is to say to the user."""
         if not self.process:
             return []
-        least, most = SECONDS_TO_FINISH
-        patience = min(max(least, SHARE_TO_FINISH * (time.monotonic() - self._started)), most)
-        end = time.monotonic() + patience
         self._tell({"do": "finish"})
-        said = []
-        try:
+        end, said = time.monotonic() + SECONDS_TO_FINISH, []
+        with suppress(KeyboardInterrupt):
             while self.process.poll() is None and time.monotonic() < end:
                 said += self.news()
                 time.sleep(0.02)
-        except KeyboardInterrupt:
-            said.append("W&B: not waited for")
         said += self.news()
-        code = self._end()
+        is_done, code = self.process.poll() is not None, self._end()
         if code or self._lost:
             place = os.path.relpath(self.place)
-            said.append(f"W&B may lack some of it, as {place}/{LOG} says; lorasweep wandb sync {place} sends it")
+            why = f"as {place}/{LOG} says" if is_done else "it was not waited for any longer"
+            said.append(f"W&B may lack some of it, {why}; lorasweep wandb sync {place} sends that")
         return said
 
     def _start(self) -> None:
@@ -105,7 +99,6 @@ class Follower:
         assert self.process.stdout
         for pipe in (self.process.stdin, self.process.stdout):
             os.set_blocking(pipe.fileno(), False)
-        self._started = time.monotonic()
 
     def _tell(self, message: dict[str, Any]) -> None:
         if self.process:

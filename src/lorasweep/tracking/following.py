@@ -27,7 +27,7 @@ from lorasweep.tracking.feeding import TO_BE_CONTINUED, Ending, feed
 from lorasweep.tracking.study_run import summarise
 from lorasweep.tracking.subject import Subject, study_identity
 
-NICENESS = 19
+NICENESS = 10
 SECONDS_LEFT_ALONE = 4.0
 """How long the follower outlives an owner that was killed."""
 Message = dict[str, Any]
