@@ -47,7 +47,9 @@ class Recording(Toy):
             raise RuntimeError("broken before there was a run")
         tracking = job.run["tracking"]
         (job.folder / "run.yaml").write_text(
-            yaml.safe_dump({"study": job.folder.parents[1].name, "tracking": tracking, "x": job.run["x"], "y": job.run["y"]})
+            yaml.safe_dump(
+                {"study": job.folder.parents[1].name, "tracking": tracking, "x": job.run["x"], "y": job.run["y"]}
+            )
         )
         name = f"{job.number}-{record.slug(','.join(job.varied)) or 'baseline'}"
         record.write_json(job.folder / "record.json", {"created": "2026-01-01T10:00:00+0000", "name": name})

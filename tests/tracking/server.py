@@ -56,6 +56,7 @@ class WandbServer:
         self.runs: dict[str, Kept] = {}
         self.requests: list[str] = []
         self.artifacts: list[dict[str, Any]] = []
+        self.reports: dict[str, dict[str, Any]] = {}
         self.delay = 0.0
         """Seconds that every answer takes."""
         self.refuses: int | None = None
@@ -89,6 +90,8 @@ class WandbServer:
             "teams": {"edges": []},
         }
         return {"viewer": viewer}
+
+    on_GetDefaultEntity = on_Viewer
 
     def on_RunResumeStatus(self, asked: dict[str, Any]) -> dict[str, Any]:
         run = self.runs.get(asked["name"])
@@ -162,6 +165,30 @@ class WandbServer:
 
     def on_CommitArtifact(self, given: dict[str, Any]) -> dict[str, Any]:
         return {"commitArtifact": {"artifact": {"id": given["artifactID"], "digest": "d"}}}
+
+    def on_GetProjects(self, given: dict[str, Any]) -> dict[str, Any]:
+        names = sorted({run.project for run in self.runs.values()})
+        nodes = [
+            {"id": name, "name": name, "entityName": ENTITY, "createdAt": "2026-01-01T00:00:00", "isBenchmark": False, "user": None}
+            for name in names
+        ]
+        edges = [{"node": node, "cursor": node["id"]} for node in nodes]
+        return {"models": {"edges": edges, "pageInfo": {"endCursor": None, "hasNextPage": False}}}
+
+    def on_ProjectInternalId(self, given: dict[str, Any]) -> dict[str, Any]:
+        known = any(run.project == given["projectName"] for run in self.runs.values())
+        return {"project": {"id": "p", "internalId": "1"} if known else None}
+
+    def on_upsertView(self, given: dict[str, Any]) -> dict[str, Any]:
+        id = given.get("id") or f"report{len(self.reports)}"
+        self.reports[id] = given
+        project = {"id": "p", "name": given["projectName"], "entityName": given["entityName"]}
+        view = {
+            "id": id, "type": given["type"], "name": given["name"], "displayName": given["displayName"],
+            "description": given["description"], "project": project, "spec": given["spec"],
+            "updatedAt": "2026-01-01T00:00:00",
+        }  # fmt: skip
+        return {"upsertView": {"view": view, "inserted": True}}
 
     def stream(self, id: str, sent: dict[str, Any]) -> None:
         """Take in lines of a run's files, each at its offset; a summary is one line, the last one."""

@@ -13,6 +13,7 @@ import wandb
 
 from lorasweep.study.importance import importances
 from lorasweep.study.leaderboard import Leaderboard, Row, build_leaderboard
+from lorasweep.study.space import Dimension, dimension_of
 from lorasweep.study.store import Trial, open_store
 from lorasweep.tracking.account import Account
 from lorasweep.tracking.subject import StudyIdentity
@@ -25,6 +26,7 @@ class Findings:
     """What a study has found so far."""
 
     definition: dict[str, Any]
+    dimensions: list[Dimension]
     board: Leaderboard
     trials: list[Trial]
     """Finished ones, in the order in which they ended."""
@@ -55,7 +57,8 @@ def find(folder: Path, storage: str | None) -> Findings:
         finished = [trial for trial in store.trials() if trial.state.is_finished and trial.ended]
         finished.sort(key=lambda trial: (trial.ended, trial.number))
         shares = {name: importances(store, index) for index, name in enumerate(board.objectives)}
-        return Findings(store.attributes.get("definition", {}), board, finished, shares)
+        dimensions = [dimension_of(item) for item in store.attributes.get("search", {}).get("dimensions", [])]
+        return Findings(store.attributes.get("definition", {}), dimensions, board, finished, shares)
     finally:
         store.close()
 

@@ -31,15 +31,12 @@ def sync_run(folder: Path) -> Iterator[Sent]:
     """Send a run that stands alone."""
     state = read_results(folder).state
     ending = Ending(TO_BE_CONTINUED if state == UNFINISHED else state)
-    yield _sent(run_subject(folder), ending, _account(folder, folder))
+    yield _sent(run_subject(folder), ending, account_of(folder))
 
 
 def sync_study(folder: Path, storage: str | None = None) -> Iterator[Sent]:
     """Send the trials of a study, then the study as a whole, then its confirmation. A trial that runs is left out."""
-    runs = sorted(folder.glob("trials/*/run.yaml"))
-    if not runs:
-        raise UserError(Problem("STUDY", str(folder), "a study of which a trial has begun"))
-    account, study = _account(folder, runs[0].parent), study_identity(folder)
+    account, study = account_of(folder), study_identity(folder)
     for trial in _ended(folder, storage):
         yield _sent(study.trial(trial), _ending(trial), account)
     yield _summarised(study, storage, account)
@@ -47,10 +44,11 @@ def sync_study(folder: Path, storage: str | None = None) -> Iterator[Sent]:
         yield from sync_study(folder / CONFIRMATION)
 
 
-def _account(place: Path, run: Path) -> Account:
-    """Return where a run said that it belongs."""
-    known = read_results(run).config["tracking"]
-    account = connect(Tracking(**{**known, "wandb": "online"}), place)
+def account_of(folder: Path) -> Account:
+    """Return where a run, or the trials of a study, said that they belong."""
+    runs = [folder, *(path.parent for path in sorted(folder.glob("trials/*/run.yaml")))]
+    known = read_results(next((run for run in runs if (run / "run.yaml").is_file()), folder)).config["tracking"]
+    account = connect(Tracking(**{**known, "wandb": "online"}), folder)
     if not is_logged_in():
         raise UserError(Problem("wandb", None, "an account: wandb login, or WANDB_API_KEY in the environment"))
     return account
