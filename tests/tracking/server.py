@@ -169,7 +169,14 @@ class WandbServer:
     def on_GetProjects(self, given: dict[str, Any]) -> dict[str, Any]:
         names = sorted({run.project for run in self.runs.values()})
         nodes = [
-            {"id": name, "name": name, "entityName": ENTITY, "createdAt": "2026-01-01T00:00:00", "isBenchmark": False, "user": None}
+            {
+                "id": name,
+                "name": name,
+                "entityName": ENTITY,
+                "createdAt": "2026-01-01T00:00:00",
+                "isBenchmark": False,
+                "user": None,
+            }
             for name in names
         ]
         edges = [{"node": node, "cursor": node["id"]} for node in nodes]

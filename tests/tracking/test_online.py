@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +17,9 @@ from lorasweep.tracking.subject import study_identity
 from tests.conftest import ROOT
 from tests.study.sessions import processes_of, trials_of, until
 from tests.tracking.recording import session
-from tests.tracking.server import WandbServer, wandb_server
+from tests.tracking.server import WandbServer
 
 SECONDS_TO_VANISH = 5.0
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[WandbServer]:
-    """A server, and an account there."""
-    with wandb_server() as served:
-        monkeypatch.setenv("WANDB_BASE_URL", served.url)
-        monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
-        yield served
 
 
 def sync(place: Path, *, code: int = 0) -> list[str]:

@@ -1,135 +1,201 @@
-"""W&B gets every run from its folder, and no W&B, however broken, changes a run."""
+"""W&B gets a run from its folder, and no W&B, however broken, changes one."""
+
+from __future__ import annotations
 
 import json
-import socket
+import os
+import signal
 import subprocess
 import sys
-import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
+import psutil
 import pytest
 
-from lorasweep import metrics
+from lorasweep.data import file_hash
 from lorasweep.results import flat
-from lorasweep.tracking import Follower
+from lorasweep.schema import Tracking
+from lorasweep.tracking import follower
+from lorasweep.tracking.follower import Follower
+from lorasweep.tracking.subject import run_subject
 from tests.conftest import tiny
-from tests.test_numerics import train_losses
+from tests.study.sessions import until
+from tests.tracking.offline import only, written
+from tests.tracking.server import WandbServer
+from tests.tracking.test_online import KINDS, heal, spoil, sync
+
+SECONDS_TO_VANISH = 5.0
 
 
-def inspected(folder: Path, *options: str) -> list[dict[str, Any]]:
-    """The offline files of a run folder, read back by W&B's own reader."""
-    (path,) = (folder / "wandb").glob("offline-run-*/run-*.wandb")
-    command = [sys.executable, "-m", "wandb", "leet", "inspect", *options, "--json", str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
-    return (
-        [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-        if not options
-        else [json.loads(done.stdout)]
-    )
+def weights(folder: Path) -> str:
+    return file_hash(folder / "adapter" / "adapter_model.safetensors")
 
 
-def test_an_offline_run_has_name_group_config_history_summary_and_exit_code(launched: Callable[..., Path]) -> None:
+def test_an_offline_run_has_name_config_history_summary_and_exit_code(
+    launched: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path / "elsewhere"))
     run = tiny("train.max_steps=3", "tracking.wandb=offline", "name=mine", "tracking.tags=[first]")
     folder = launched(run)
-    (summary,) = inspected(folder, "--summary")
-    records = {record["type"]: record for record in inspected(folder)}
-    started = records["run"]["run"]
-    assert (started["run_id"], started["display_name"], started["project"]) == (folder.name, "mine", "lorasweep")
-    assert started["job_type"] == "run"
-    assert summary["config"]["lora.r"] == run.lora.r
-    assert summary["config"]["train.max_steps"] == 3
-    assert summary["summary"]["objective"] == json.loads((folder / "summary.json").read_text())["objective"]
-    assert summary["summary"]["state"] == "complete"
-    assert set(summary["tags"]) == {"first", "complete"}
-    assert records["exit"]["exit"].get("exit_code", 0) == 0
-    history = [record for record in inspected(folder) if record["type"] == "history"]
-    assert len(history) == 4  # the untuned scores, and three steps
+    kept = only(folder)
+    assert (kept.id, kept.name, kept.project, kept.job_type, kept.group) == ("run", "mine", "lorasweep", "run", None)
+    assert kept.config["lora.r"] == run.lora.r
+    assert kept.config["train.max_steps"] == 3
+    assert kept.config["lora.target_modules"] == "all-linear"
+    assert kept.tags == ["first", "complete"]
+    assert kept.exit_code == 0
+    assert kept.steps == [0, 1, 2, 3]
+    summary = json.loads((folder / "summary.json").read_text())
+    assert kept.history[3]["objective"] == kept.summary["objective"] == summary["objective"]
+    assert {"eval/loss", "train/loss", "train/lr", "tokens/supervised", "memory/peak_gib"} <= set(kept.history[3])
     assert (folder / "wandb.log").read_text() == ""
+    assert not (tmp_path / "elsewhere").exists()
 
 
-def test_a_run_that_diverges_is_finished_with_its_state(launched: Callable[..., Path]) -> None:
+def test_a_run_that_diverges_is_finished_with_its_state_and_why(launched: Callable[..., Path]) -> None:
     run = tiny("optim.lr=1e38", "optim=sgd", "train.max_steps=6", "evaluation.untuned=false", "tracking.wandb=offline")
     folder = launched(run, expect="diverged")
-    (summary,) = inspected(folder, "--summary")
-    assert summary["summary"]["state"] == "diverged"
-    assert next(record for record in inspected(folder) if record["type"] == "exit")["exit"]["exit_code"] == 1
+    kept = only(folder)
+    assert (kept.tags, kept.exit_code, kept.summary["state"]) == (["diverged"], 1, "diverged")
+    assert "not finite" in kept.summary["error"]
 
 
 def test_config_keys_are_flat() -> None:
     assert flat({"lora": {"r": 8, "x": {"y": [1]}}, "name": None}) == {"lora.r": 8, "lora.x.y": [1], "name": None}
 
 
-@contextmanager
-def server_that_accepts_and_never_answers() -> Iterator[str]:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        held: list[socket.socket] = []
-
-        def accept() -> None:
-            while True:
-                try:
-                    held.append(server.accept()[0])
-                except OSError:
-                    return
-
-        threading.Thread(target=accept, daemon=True).start()
-        yield f"http://127.0.0.1:{server.getsockname()[1]}"
-        for connection in held:
-            connection.close()
-
-
-@pytest.mark.parametrize("kind", ["down", "silent"])
-def test_a_server_that_is_down_or_silent_changes_nothing(
-    kind: str, launched: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [*(getattr(kind, "values", [kind])[0] for kind in KINDS), "slow"])
+def test_a_broken_server_changes_no_byte_of_a_run_and_misses_nothing_for_good(
+    kind: str,
+    launched: Callable[..., Path],
+    server: WandbServer,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("lorasweep.tracking.SECONDS_TO_FINISH", 2.0)
-    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
-    with server_that_accepts_and_never_answers() as url:
-        monkeypatch.setenv("WANDB_BASE_URL", url if kind == "silent" else "http://127.0.0.1:9")
-        folder = launched(tiny("train.max_steps=3", "tracking.wandb=online"), kind)
-    assert (folder / "wandb.log").exists(), "no follower was started"
     plain = launched(tiny("train.max_steps=3"), "plain")
-    assert train_losses(folder) == train_losses(plain)
-    assert json.loads((folder / "summary.json").read_text())["state"] == "complete"
+    monkeypatch.setattr(follower, "SECONDS_TO_FINISH", 2.0)
+    spoil(server, kind, monkeypatch)
+    folder = launched(tiny("train.max_steps=3", "tracking.wandb=online"), kind)
+    assert weights(folder) == weights(plain)
+    assert (folder / "wandb.log").exists(), "no follower was started"
+    heal(server, monkeypatch)
+    assert sync(folder)[0].startswith(f"{kind}: complete, ")
+    run = server.runs[kind]
+    assert (run.exit_code, run.tags, [row["_step"] for row in run.history]) == (0, ["complete"], [0, 1, 2, 3])
 
 
-def test_a_follower_that_hangs_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lorasweep.tracking.SECONDS_TO_FINISH", 0.2)
-    follower = Follower(tmp_path, tiny().tracking)
-    follower.process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-    try:
-        assert "in the background" in str(follower.finish())
-    finally:
-        follower.process.kill()
-        follower.process.wait()
-
-
-def test_metrics_cut_short_by_a_crash_are_read_up_to_the_last_whole_line(tmp_path: Path) -> None:
-    written = metrics.Metrics(tmp_path)
-    written.write(1, {"train/loss": 2.0})
-    written.close()
-    with open(tmp_path / "metrics.jsonl", "a") as file:
-        file.write('{"step": 2, "train/lo')
-    assert [entry["step"] for entry in metrics.read(tmp_path)] == [1]
-
-
-def test_a_killed_run_is_finished_as_interrupted_by_its_follower(tmp_path: Path) -> None:
-    (tmp_path / "run.yaml").write_text(
-        "study: null\ntracking: {wandb: offline, project: p, entity: null, tags: [], tensorboard: false}\n"
+def owner(folder: Path) -> subprocess.Popen[str]:
+    """A process with a follower, which waits."""
+    program = (
+        "import sys, time; from pathlib import Path; from lorasweep.schema import Tracking;"
+        "from lorasweep.tracking.follower import Follower; from lorasweep.tracking.subject import run_subject;"
+        f"folder = Path({str(folder)!r}); follower = Follower(folder, Tracking(wandb='offline'));"
+        "follower.follow(run_subject(folder)); print(follower.process.pid, flush=True); time.sleep(600)"
     )
-    (tmp_path / "record.json").write_text(json.dumps({"name": "killed", "wandb_id": "killed"}))
-    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "train/loss": 2.5}\n')
-    parent = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-    command = [sys.executable, "-m", "lorasweep.tracking", str(tmp_path), "--parent", str(parent.pid)]
-    follower = subprocess.Popen(command)
-    deadline = time.time() + 60
-    while not list(tmp_path.glob("wandb/offline-run-*")) and time.time() < deadline:
-        time.sleep(0.2)
-    parent.kill()
-    parent.wait()
-    assert follower.wait(60) == 0
-    assert "interrupted" in json.dumps(inspected(tmp_path))
+    return subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, process_group=0)
+
+
+def begun(folder: Path) -> Path:
+    """A run folder of which the first step and a part of the second are written."""
+    folder.mkdir()
+    (folder / "run.yaml").write_text("study: null\nlora: {r: 8}\n")
+    (folder / "record.json").write_text(json.dumps({"name": "begun", "created": "2026-01-01T10:00:00+0000"}))
+    lines = [{"step": 1, "seconds": 1.0, "train/loss": 2.5}, {"step": 2, "seconds": 2.0, "train/loss": 2.0}]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"step": 2, "eval')
+    return folder
+
+
+def follower_of(process: subprocess.Popen[str]) -> psutil.Process:
+    assert process.stdout
+    return psutil.Process(int(process.stdout.readline()))
+
+
+def lives(process: psutil.Process) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def test_a_killed_run_is_finished_as_interrupted_and_its_follower_is_soon_gone(tmp_path: Path) -> None:
+    folder = begun(tmp_path / "run")
+    process = owner(folder)
+    following = follower_of(process)
+    until(lambda: list(folder.glob("wandb/offline-run-*")))
+    processes = [following, *following.children(recursive=True)]
+    process.kill()
+    process.wait()
+    until(lambda: not any(map(lives, processes)), SECONDS_TO_VANISH)
+    kept = only(folder)
+    assert (kept.tags, kept.exit_code, kept.steps) == (["interrupted"], 1, [1])
+
+
+def test_ctrl_c_in_the_terminal_does_not_reach_the_follower(tmp_path: Path) -> None:
+    folder = begun(tmp_path / "run")
+    process = owner(folder)
+    following = follower_of(process)
+    until(lambda: list(folder.glob("wandb/offline-run-*")))
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(60) != 0
+    until(lambda: not lives(following), SECONDS_TO_VANISH)
+    assert only(folder).exit_code == 1, "it was finished, not cut off"
+
+
+def test_a_follower_that_is_stopped_holds_nobody_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(follower, "SECONDS_TO_FINISH", 0.5)
+    folder = begun(tmp_path / "run")
+    following, subject = Follower(folder, Tracking(wandb="offline")), run_subject(folder)
+    following.follow(subject)
+    assert following.process
+    process = psutil.Process(following.process.pid)
+    process.suspend()
+    for _ in range(5000):  # more than a pipe holds
+        following.end(subject, "complete")
+    assert "it was not waited for any longer; lorasweep wandb sync" in following.finish()[-1]
+    until(lambda: not lives(process), SECONDS_TO_VANISH)
+
+
+def test_a_follower_that_was_killed_is_said(tmp_path: Path) -> None:
+    folder = begun(tmp_path / "run")
+    following, subject = Follower(folder, Tracking(wandb="offline")), run_subject(folder)
+    following.follow(subject)
+    assert following.process
+    following.process.kill()
+    following.process.wait()
+    following.end(subject, "complete")
+    assert "W&B may lack some of it" in following.finish()[-1]
+
+
+def test_a_folder_that_cannot_be_written_is_no_reason_to_stop(tmp_path: Path) -> None:
+    following = Follower(tmp_path / "nowhere", Tracking(wandb="offline"))
+    (tmp_path / "run").mkdir()
+    following.follow(run_subject(tmp_path / "run"))
+    following.end(run_subject(tmp_path / "run"), "complete")
+    assert following.finish() == []
+
+
+def test_nothing_is_followed_where_w_and_b_is_disabled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not Follower(tmp_path, Tracking(wandb="disabled")).is_wanted
+    assert Follower(tmp_path, Tracking()).is_wanted
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    assert not Follower(tmp_path, Tracking()).is_wanted
+    assert Follower(tmp_path, Tracking(wandb="offline")).is_wanted
+
+
+def test_two_runs_of_one_id_in_one_second_are_two_files(tmp_path: Path) -> None:
+    folder = begun(tmp_path / "run")
+    following, subject = Follower(folder, Tracking(wandb="offline")), run_subject(folder)
+    for state in ("interrupted", "complete"):
+        following.follow(subject)
+        following.end(subject, state)
+    assert following.finish() == []
+    (opened,) = written(folder).values()
+    assert [(run.tags, run.steps) for run in opened] == [(["interrupted"], [1]), (["complete"], [1, 2])]
+
+
+def test_a_run_of_w_and_b_agent_has_the_id_it_was_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_RUN_ID", "x7y")
+    assert run_subject(tmp_path).id == "x7y"
+    monkeypatch.delenv("WANDB_RUN_ID")
+    assert run_subject(tmp_path).id == "x7y", "later too"

@@ -74,9 +74,10 @@ def rows_of(rows: Rows, ending: Ending) -> Iterator[Row]:
 
 
 def config_of(folder: Path, subject: Subject) -> dict[str, Any]:
-    """Return the config of a run, flat; of one that ended before it wrote it what it varies."""
+    """Return the config of a run, flat, and what a study varies: a choice of a config group is in no file."""
     path = folder / "run.yaml"
-    return flat(yaml.safe_load(path.read_text(encoding="utf-8"))) if path.exists() else subject.values
+    config = flat(yaml.safe_load(path.read_text(encoding="utf-8"))) if path.exists() else {}
+    return config | subject.values
 
 
 def summary_of(folder: Path, ending: Ending) -> dict[str, Any]:

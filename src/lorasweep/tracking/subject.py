@@ -31,7 +31,7 @@ class Subject:
     name: str = ""
     """Until record.json says a better one."""
     values: dict[str, Any] = field(default_factory=dict)
-    """The config as far as it is known without run.yaml."""
+    """What it varies, of a study."""
 
     def message(self) -> dict[str, Any]:
         """Return it as JSON takes it."""
