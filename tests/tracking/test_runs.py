@@ -85,12 +85,13 @@ def test_a_broken_server_changes_no_byte_of_a_run_and_misses_nothing_for_good(
     assert (run.exit_code, run.tags, [row["_step"] for row in run.history]) == (0, ["complete"], [0, 1, 2, 3])
 
 
-def owner(folder: Path) -> subprocess.Popen[str]:
+def owner(folder: Path, seconds_left_alone: float, wandb: str = "offline") -> subprocess.Popen[str]:
     """A process with a follower, which waits."""
     program = (
         "import sys, time; from pathlib import Path; from lorasweep.schema import Tracking;"
+        f"from lorasweep.tracking import follower; follower.SECONDS_LEFT_ALONE = {seconds_left_alone};"
         "from lorasweep.tracking.follower import Follower; from lorasweep.tracking.subject import run_subject;"
-        f"folder = Path({str(folder)!r}); follower = Follower(folder, Tracking(wandb='offline'));"
+        f"folder = Path({str(folder)!r}); follower = Follower(folder, Tracking(wandb={wandb!r}));"
         "follower.follow(run_subject(folder)); print(follower.process.pid, flush=True); time.sleep(600)"
     )
     return subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, process_group=0)
@@ -118,27 +119,37 @@ def lives(process: psutil.Process) -> bool:
         return False
 
 
-def test_a_killed_run_is_finished_as_interrupted_and_its_follower_is_soon_gone(tmp_path: Path) -> None:
+def test_a_killed_run_is_finished_as_interrupted(tmp_path: Path) -> None:
     folder = begun(tmp_path / "run")
-    process = owner(folder)
+    process = owner(folder, seconds_left_alone=60.0)
     following = follower_of(process)
-    until(lambda: list(folder.glob("wandb/offline-run-*")))
-    processes = [following, *following.children(recursive=True)]
     process.kill()
     process.wait()
-    until(lambda: not any(map(lives, processes)), SECONDS_TO_VANISH)
+    until(lambda: not lives(following))
     kept = only(folder)
     assert (kept.tags, kept.exit_code, kept.steps) == (["interrupted"], 1, [1])
 
 
+def test_a_follower_that_gets_nowhere_does_not_outlive_a_killed_run_for_long(
+    tmp_path: Path, server: WandbServer
+) -> None:
+    server.delay = 3600.0
+    process = owner(begun(tmp_path / "run"), seconds_left_alone=0.5, wandb="online")
+    following = follower_of(process)
+    children = until(lambda: following.children(recursive=True))
+    process.kill()
+    process.wait()
+    until(lambda: not any(map(lives, [following, *children])), SECONDS_TO_VANISH)
+
+
 def test_ctrl_c_in_the_terminal_does_not_reach_the_follower(tmp_path: Path) -> None:
     folder = begun(tmp_path / "run")
-    process = owner(folder)
+    process = owner(folder, seconds_left_alone=60.0)
     following = follower_of(process)
     until(lambda: list(folder.glob("wandb/offline-run-*")))
     os.killpg(process.pid, signal.SIGINT)
     assert process.wait(60) != 0
-    until(lambda: not lives(following), SECONDS_TO_VANISH)
+    until(lambda: not lives(following))
     assert only(folder).exit_code == 1, "it was finished, not cut off"
 
 

@@ -20,6 +20,8 @@ from lorasweep.tracking.subject import Subject
 LOG = "wandb.log"
 SECONDS_TO_FINISH = 20.0
 """How long a run, or a study, waits at its end; not at all if W&B cannot be reached."""
+SECONDS_LEFT_ALONE = 4.0
+"""How long the follower outlives a run, or a study, that was killed."""
 
 
 class Follower:
@@ -83,10 +85,11 @@ class Follower:
         if self.process or self._lost:
             return
         command = [sys.executable, "-m", "lorasweep.tracking.following", str(self.place), str(os.getpid())]
+        command += [str(SECONDS_LEFT_ALONE), json.dumps(asdict(self.tracking))]
         try:
             with open(self.place / LOG, "ab") as file:
                 self.process = subprocess.Popen(
-                    [*command, json.dumps(asdict(self.tracking))],
+                    command,
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=file,

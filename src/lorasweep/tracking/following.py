@@ -1,6 +1,6 @@
 """The follower's own process: a thread for every W&B run that is open, until its owner has finished or is gone.
 
-python -m lorasweep.tracking.following PLACE PID TRACKING
+python -m lorasweep.tracking.following PLACE PID SECONDS TRACKING
 """
 
 from __future__ import annotations
@@ -28,8 +28,6 @@ from lorasweep.tracking.study_run import summarise
 from lorasweep.tracking.subject import Subject, study_identity
 
 NICENESS = 10
-SECONDS_LEFT_ALONE = 3.0
-"""How long the follower outlives an owner that was killed."""
 Message = dict[str, Any]
 
 
@@ -50,9 +48,7 @@ class Following:
     def hear(self, message: Message) -> None:
         """Do what the owner says."""
         if message["do"] == "follow":
-            subject = Subject.of(message["subject"])
-            self.runs[subject.id] = run = Fed(self, subject, self.runs.get(subject.id))
-            self._begin(run)
+            self._follow(Subject.of(message["subject"]))
         elif message["do"] == "end" and (known := self.runs.get(message["id"])):
             known.end(Ending(message["state"], message["reason"]))
         elif message["do"] == "summarise":
@@ -91,6 +87,15 @@ class Following:
         print(f"{id}: {error}", file=sys.stderr, flush=True)
         if not isinstance(error, wandb.Error | TimeoutError):
             traceback.print_exception(error)
+
+    def _follow(self, subject: Subject) -> None:
+        try:
+            run = Fed(self, subject, self.runs.get(subject.id))
+        except OSError as error:  # the folder is gone
+            self.report(subject.id, error)
+            return
+        self.runs[subject.id] = run
+        self._begin(run)
 
     def _begin(self, thread: threading.Thread) -> None:
         self.threads = [known for known in self.threads if known.is_alive()] + [thread]
@@ -153,10 +158,13 @@ def say(text: str) -> None:
 
 def messages(owner: int) -> Iterator[Message]:
     """Yield what the owner says until it is gone; what it has forked may hold its end of the pipe open."""
-    gone = os.pidfd_open(owner)
+    try:
+        ends, patience = [os.pidfd_open(owner)], None
+    except ProcessLookupError:
+        ends, patience = [], 0.0
     heard = b""
     while True:
-        ready, _, _ = select.select([sys.stdin, gone], [], [])
+        ready, _, _ = select.select([sys.stdin, *ends], [], [], patience)
         data = os.read(sys.stdin.fileno(), 1 << 16) if sys.stdin in ready else b""
         if not data:
             return
@@ -177,16 +185,16 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):  # sent to a whole job, but for the owner to handle
         signal.signal(number, signal.SIG_IGN)
     os.nice(NICENESS)
-    following = Following(Path(sys.argv[1]), Tracking(**json.loads(sys.argv[3])))
+    place, owner, seconds_left_alone, tracking = sys.argv[1:]
+    following = Following(Path(place), Tracking(**json.loads(tracking)))
     finished = False
-    with suppress(ProcessLookupError):
-        for message in messages(int(sys.argv[2])):
-            finished = message["do"] == "finish"
-            if finished:
-                break
-            following.hear(message)
+    for message in messages(int(owner)):
+        finished = message["do"] == "finish"
+        if finished:
+            break
+        following.hear(message)
     if not finished:
-        alone = threading.Timer(SECONDS_LEFT_ALONE, give_up)
+        alone = threading.Timer(float(seconds_left_alone), give_up)
         alone.daemon = True
         alone.start()
     following.end()
