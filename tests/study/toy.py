@@ -142,7 +142,7 @@ def toy(
 def main() -> None:
     from rich.console import Console
 
-    from lorasweep.compose import user_errors
+    from lorasweep.rules import user_errors
     from lorasweep.study.session import run_session
     from lorasweep.study.view import Lines
 

@@ -168,22 +168,24 @@ def start(settings: Settings, loader: ConfigLoader, master: DictConfig, argument
     """Run the study that Hydra has composed; exit with what its end means."""
     from rich.console import Console
 
-    from lorasweep.compose import user_errors
     from lorasweep.promote import write_best
+    from lorasweep.rules import user_errors
     from lorasweep.study.session import run_session
     from lorasweep.study.signals import undisturbed
     from lorasweep.study.view import build_view
+    from lorasweep.tracking.view import followed
 
     with user_errors():
         definition = define(asdict(settings), loader, master, arguments)
-        try:
-            reason = run_session(definition, build_view(Console(), definition))
-        except BaseException:
-            with undisturbed(), suppress(Exception):  # what has ended the study is what to say
+        with followed(definition, build_view(Console(), definition)) as view:
+            try:
+                reason = run_session(definition, view)
+            except BaseException:
+                with undisturbed(), suppress(Exception):  # what has ended the study is what to say
+                    write_best(definition)
+                raise
+            with undisturbed():
                 write_best(definition)
-            raise
-        with undisturbed():
-            write_best(definition)
     if reason:
         raise SystemExit(130 if reason == "interrupted" else 1)
 

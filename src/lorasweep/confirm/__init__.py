@@ -23,6 +23,7 @@ from lorasweep.study.space import Point, Space
 from lorasweep.study.store import Store, open_store
 from lorasweep.study.trial import Trial
 from lorasweep.study.view import View
+from lorasweep.tracking.view import followed
 
 FOLDER, RESULT, TEST = "confirm", "confirm.json", "test.json"
 LOSS = ("loss", "eval/loss")
@@ -43,7 +44,9 @@ def confirm(study: Path, top: int, seeds: int, slots: int | None, storage: str |
     first = as_recorded(trial_folder(study, chosen[0].number))
     new_seeds = [first.train.seed + offset for offset in range(1, seeds + 1)]
     definition = _definition(study, chosen, new_seeds, slots, objectives, directions)
-    if reason := run_session(definition, view):
+    with followed(definition, view) as followed_view:
+        reason = run_session(definition, followed_view)
+    if reason:
         raise UserError(Problem("confirm", study.name, f"the end of every trial; {reason}. The same command goes on"))
     judged = definition.objective_names()[0]
     candidates = _candidates(definition, chosen, new_seeds)

@@ -146,6 +146,7 @@ def _check_definition(definition: Definition, store: Store) -> None:
         store.keep("definition", now)
     else:
         check_unchanged(definition.name, before, now)
+    store.keep("search", definition.search())
 
 
 def _check_facts(definition: Definition, store: Store, facts: Mapping[str, Any]) -> None:
