@@ -163,17 +163,15 @@ class Composer:
 
 def start(settings: Settings, loader: ConfigLoader, master: DictConfig, arguments: list[str]) -> None:
     """Run the study that Hydra has composed; exit with what its end means."""
-    from rich.console import Console
-
     from lorasweep.compose import user_errors
     from lorasweep.promote import write_best
     from lorasweep.study.session import run_session, undisturbed
-    from lorasweep.study.view import build_view
+    from lorasweep.study.view import build_console, build_view
 
     with user_errors():
         definition = define(asdict(settings), loader, master, arguments)
         try:
-            reason = run_session(definition, build_view(Console(), definition))
+            reason = run_session(definition, build_view(build_console(), definition))
         except BaseException:
             with undisturbed(), suppress(Exception):  # what has ended the study is what to say
                 write_best(definition)
