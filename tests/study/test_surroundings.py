@@ -35,6 +35,24 @@ def test_one_controller_at_a_time(tmp_path: Path) -> None:
     assert len(finished(folder, n_trials=3)) == 3
 
 
+def test_a_shared_database_has_one_study_of_a_name(tmp_path: Path) -> None:
+    here, there = tmp_path / "here" / "study", tmp_path / "there" / "study"
+    url = f"sqlite:///{tmp_path}/all.db"
+    errors = []
+
+    def elsewhere(trial: Trial) -> None:
+        errors.append(refusal(toy(there, storage=url)))
+
+    run(toy(here, n_trials=2, storage=url), elsewhere)
+    for error in (*errors, refusal(toy(there, storage=url))):
+        assert str(here) in str(error)
+    assert len(errors) == 2
+    assert not there.exists()
+    here.rename(there)
+    assert run(toy(there, n_trials=3, storage=url))[0] is None
+    assert (there / "trials" / "2" / "log.txt").exists()
+
+
 def test_a_file_in_the_way(tmp_path: Path) -> None:
     (tmp_path / "study").write_text("mine")
     assert refusal(toy(tmp_path / "study")).problems[0].key == "hydra.sweep.dir"
