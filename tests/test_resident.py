@@ -13,10 +13,11 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from lorasweep import lora, metrics, resident
+from lorasweep.ending import Result
 from lorasweep.host import ALONE, Host, Interrupted
 from lorasweep.record import Launch
 from lorasweep.resident import Resident, copy_modules
-from lorasweep.run import Result, train
+from lorasweep.run import train
 from lorasweep.schema import Lora, Run
 from tests.conftest import TINY, command, tiny
 from tests.test_run import summary_of

@@ -12,13 +12,13 @@ import torch
 from datasets import Dataset
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
-from trl import SFTTrainer
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from lorasweep.data import IGNORED
 from lorasweep.packing import pack_rows
 from lorasweep.rules import Problem, UserError
 from lorasweep.schema import Train
+from lorasweep.watched_trainer import WatchedTrainer
 
 Numbers = NDArray[numpy.int64]
 
@@ -125,7 +125,7 @@ def build_collator(
     return StepCollator(rows, collate, train.batch_size, packed_length)
 
 
-class StepTrainer(SFTTrainer):
+class StepTrainer(WatchedTrainer):
     """TRL's trainer where one item of the data is a whole optimizer step, however many forward passes that takes.
 
     A subclass because neither callback nor argument can do it: the trainer fetches the same number of batches for

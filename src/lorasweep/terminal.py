@@ -71,8 +71,6 @@ class Terminal:
         for name, split in splits.items():
             for line in split_doubts(name, asdict(split.counts)):
                 self.say(line, style="yellow")
-        if run.evaluation.untuned and "eval" in splits:
-            self.say("scoring the untuned model, then training", style="dim")
 
     def summary(self, summary: Mapping[str, Any], device: Device, folder: Path) -> None:
         """Show what came of the run."""
@@ -149,7 +147,8 @@ class ProgressBar(TrainerCallback):
             self.next_line = step + max(1, self.total // 10)
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Start the bar."""
+        """Start the bar, of a run that is resumed where it was."""
+        self.progress.update(self.task, completed=state.global_step)
         if self.live:
             self.progress.start()
 

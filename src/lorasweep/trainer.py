@@ -8,7 +8,7 @@ from typing import Any
 
 from peft import PeftModel
 from transformers import PreTrainedTokenizerBase, PrinterCallback
-from trl import SFTConfig, SFTTrainer
+from trl import SFTConfig
 
 from lorasweep import lora, record
 from lorasweep.data import Split
@@ -21,6 +21,7 @@ from lorasweep.rules import Problem, UserError
 from lorasweep.scheduler import scheduler_arguments
 from lorasweep.schema import Run
 from lorasweep.steps import Plan, StepTrainer, build_collator
+from lorasweep.watched_trainer import WatchedTrainer
 
 
 def build_trainer(
@@ -31,13 +32,13 @@ def build_trainer(
     plan: Plan | None,
     device: Device,
     folder: Path,
-) -> SFTTrainer:
+) -> WatchedTrainer:
     """Return TRL's trainer on tokenised rows, with the adapter in the precision it was made in."""
     assert (plan is None) == (run.train.tokens_per_step is None)
     rows = train.rows.select_columns(["input_ids", "labels"])
     packed_length = (run.data.max_length or context_length(model.config)) if run.data.packing else None
     assert packed_length or not run.data.packing
-    trainer_class, collator = SFTTrainer, None
+    trainer_class, collator = WatchedTrainer, None
     if plan:
         trainer_class, collator = StepTrainer, build_collator(run.train, rows, tokenizer, packed_length)
         rows = plan.dataset()
@@ -70,7 +71,7 @@ def training_arguments(run: Run, total_steps: int, device: Device, folder: Path)
         raise UserError(Problem("scheduler.warmup", run.scheduler.warmup, allowed))
     checkpointing = device.is_gpu if train.gradient_checkpointing == "auto" else train.gradient_checkpointing
     return SFTConfig(
-        output_dir=str(folder / "checkpoints"),
+        output_dir=str(folder),
         **_batch_arguments(run),
         max_steps=total_steps,
         max_grad_norm=train.max_grad_norm or 0.0,
@@ -81,9 +82,7 @@ def training_arguments(run: Run, total_steps: int, device: Device, folder: Path)
         dataset_kwargs={"skip_prepare_dataset": True},
         logging_steps=train.log_every,
         logging_nan_inf_filter=False,
-        save_strategy="steps" if train.save_every else "no",
-        save_steps=train.save_every or 500,
-        save_total_limit=train.keep_checkpoints,
+        save_strategy="no",  # it would write pickles, straight into place
         seed=train.seed,
         data_seed=record.data_seed(run),
         dataloader_num_workers=train.loader_workers,
