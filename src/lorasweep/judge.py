@@ -52,7 +52,7 @@ class Judge:
 
     def judge_untuned(self, score: Callable[[Evaluator], Scores]) -> None:
         """Take in the scores of the model before its first step."""
-        if self.evaluator and self.settings.untuned and 0 not in self.scores:
+        if self.evaluator and self.settings.untuned:
             self._judge(score, 0)
 
     def after_step(self, step: int, model: Any) -> bool:

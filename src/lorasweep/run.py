@@ -88,14 +88,14 @@ def train(run: Run, launch: record.Launch, host: Host = ALONE) -> Result:
     with host.listening():
         try:
             setup = _set_up(run, launch, host)
+            with held(launch.folder, run, setup.record) as place:
+                return _attempt(setup, place)
         except BaseException as error:
             with suppress(OSError):
-                launch.folder.rmdir()  # Hydra has made it; nothing is in it yet
+                launch.folder.rmdir()  # Hydra has made it; something is in it once the run has begun
             if isinstance(error, KeyboardInterrupt):
                 return Result("interrupted", launch.folder, {"error": str(error) or "interrupted"})
             raise
-        with held(launch.folder, run, setup.record) as place:
-            return _attempt(setup, place)
 
 
 def _set_up(run: Run, launch: record.Launch, host: Host) -> Setup:
@@ -120,7 +120,10 @@ def _attempt(setup: Setup, place: Place) -> Result:
         for line in filter(None, (setup.warning, *place.notes)):
             ledger.terminal.say(line, style="yellow")
         _train(setup, place, ledger)
-    return Result(ledger.summary["state"], folder, ledger.summary)
+    state = ledger.summary["state"]
+    if state == "pruned" or (state == "complete" and not run.train.save_every):
+        checkpoints.remove_all(folder)  # once summary.json says that none is needed any more
+    return Result(state, folder, ledger.summary)
 
 
 @contextmanager
@@ -160,15 +163,12 @@ def _train(setup: Setup, place: Place, ledger: Ledger) -> None:
         _fit(setup, place, trainer, gauges, ledger)
     except Pruned:
         judge.discard()
-        checkpoints.remove_all(setup.folder)
         ledger.summary |= judge.summary()
         raise
     judge.end(trainer.model)
     setup.inputs.tokenizer.save_pretrained(setup.folder / "adapter")
     ledger.summary |= {"state": "complete", **_adapter_facts(trainer.model), **judge.summary()}
     ledger.metrics.write(trainer.state.global_step, _final_metrics(ledger.summary))
-    if not run.train.save_every:
-        checkpoints.remove_all(setup.folder)  # of where it was stopped
     terminal.answers(judge.untuned, judge.kept)
     terminal.summary(ledger.summary, device, setup.folder)
 
@@ -198,13 +198,7 @@ def _adapted(run: Run, model: PreTrainedModel) -> PeftModel:
     return lora.load_adapter(model, place, trainable=True, dropout=run.lora.dropout, seed=run.train.seed)
 
 
-def _watch(
-    setup: Setup,
-    place: Place,
-    trainer: WatchedTrainer,
-    memory: PeakMemory,
-    ledger: Ledger,
-) -> Gauges:
+def _watch(setup: Setup, place: Place, trainer: WatchedTrainer, memory: PeakMemory, ledger: Ledger) -> Gauges:
     """Put in place all that happens besides training; what remembers something gets that back from a checkpoint."""
     run, host, counter = setup.run, setup.host, TokenCounter(trainer.model)
     judge = _judge(setup, trainer, counter, ledger)

@@ -11,8 +11,8 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,7 @@ class Kill:
 
 
 class Stopper(Host):
-    """Asks a run to stop once it has done so many steps, or, with `asked` negative, so many batches of evaluations."""
+    """Asks a run to stop once it has done so many steps."""
 
     def __init__(self, steps: int) -> None:
         self.steps, self.done = steps, 0
@@ -154,10 +154,3 @@ def differing(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
 
 def _timeless(values: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if name not in TIMES and not name.startswith("memory/")}
-
-
-def copies(run: Run, count: int) -> Iterable[Run]:
-    """As many equal runs."""
-    from lorasweep.rules import build
-
-    return [build(asdict(run), Run, set()) for _ in range(count)]

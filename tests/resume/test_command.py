@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from lorasweep import compose
+from lorasweep.host import OwnProcess
 from lorasweep.record import claim
 from tests.conftest import ROOT, TINY, composed, problems, tiny
 from tests.resume.children import Stopper, differing, left_by
@@ -227,20 +228,42 @@ def test_a_signal_to_the_whole_job_costs_nothing(
     assert differing(left_by(folder), left_by(tmp_path / "through")) == []
 
 
-@pytest.mark.slow
-def test_a_second_signal_stops_at_once(tmp_path: Path) -> None:
-    slow = ("train.batch_size=1", "train.grad_accum=100000")  # a step that takes an hour
-    process = start(tmp_path, *LONG, *slow, "hydra.run.dir=run")
-    until(lambda: "untuned" in (tmp_path / "printed").read_text() or process.poll() is not None, 300)
-    until(lambda: (tmp_path / "run" / "evaluation.jsonl").exists(), 300)
-    asked = "finishing this step"
-    while asked not in (tmp_path / "printed").read_text() and process.poll() is None:
-        process.send_signal(signal.SIGTERM)
-        until(lambda: asked in (tmp_path / "printed").read_text() or process.poll() is not None, 60)
-    assert process.poll() is None, "it has stopped before its first step"
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(60) == 75
-    assert "there is no checkpoint" in (tmp_path / "printed").read_text()
+def test_a_signal_lets_a_step_end_and_the_next_one_does_not(capfd: pytest.CaptureFixture[str]) -> None:
+    host, before = OwnProcess(), signal.getsignal(signal.SIGTERM)
+    for first, second in (
+        (signal.SIGTERM, signal.SIGTERM),
+        (signal.SIGUSR1, signal.SIGINT),
+        (signal.SIGINT, signal.SIGUSR1),
+    ):
+        with host.listening():
+            host.training = True
+            assert not host.stopping()
+            signal.raise_signal(first)
+            assert host.stopping()
+            assert "finishing this step, then writing a checkpoint" in capfd.readouterr().err
+            with pytest.raises(KeyboardInterrupt, match=second.name):
+                signal.raise_signal(second)
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_before_the_first_step_there_is_nothing_to_finish() -> None:
+    host = OwnProcess()
+    with host.listening(), pytest.raises(KeyboardInterrupt, match="SIGUSR1"):
+        signal.raise_signal(signal.SIGUSR1)
+    assert not host.stopping()
+
+
+def test_processes_of_a_loader_outlive_a_signal_to_the_whole_job_until_they_are_told_again() -> None:
+    host = OwnProcess()
+    with host.listening():
+        host.training = True
+        child = os.fork()
+        if not child:
+            for number in (signal.SIGINT, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR1):
+                signal.raise_signal(number)
+            signal.raise_signal(signal.SIGTERM)  # torch's, or multiprocessing's at the end
+            os._exit(1)
+    assert os.waitpid(child, 0)[1] == 0
 
 
 def test_the_command_goes_on(tmp_path: Path) -> None:
