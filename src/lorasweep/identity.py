@@ -11,9 +11,10 @@ from lorasweep.rules import Problem
 
 FREE = (
     "name", "study", "resume", "resume_anyway", "verbosity", "tracking", "train.save_every", "train.keep_checkpoints",
-    "data.num_proc",
+    "data.num_proc", "model.revision", "data.revision",
 )  # fmt: skip
-"""Options, or sections of them, that change nothing about what is learnt and measured."""
+"""Options, or sections of them, that change nothing about what is learnt and measured, or nothing that hashes of files,
+commits and rows do not show."""
 PACKAGES = (
     "torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate", "datasets", "tokenizers", "numpy",
 )  # fmt: skip

@@ -33,10 +33,16 @@ def resumed_folder(line: CommandLine) -> Path | None:
 
 
 def resuming_line(folder: Path, arguments: Sequence[str]) -> list[str]:
-    """Return arguments that compose the saved config of a run folder, for a run in that folder."""
+    """Return arguments that compose the saved config of a run folder, for a run in that folder.
+
+    What came from the hub is taken at the commit that was recorded, whatever has been added there since.
+    """
     place = str(folder.resolve())
     quoted = place.replace("\\", "\\\\").replace("'", "\\'")
-    return [f"--config-dir={place}", "experiment=saved", f"hydra.run.dir='{quoted}'", *arguments]
+    record = read_results(folder).record
+    commits = {part: record.get(part, {}).get("commit") for part in ("model", "data")}
+    pins = [f"{part}.revision='{commit}'" for part, commit in commits.items() if commit]
+    return [f"--config-dir={place}", "experiment=saved", f"hydra.run.dir='{quoted}'", *pins, *arguments]
 
 
 def end_of(folder: Path) -> str | None:
