@@ -53,6 +53,11 @@ READ = {
     "scheduler=choice(constant,linear)": Choice("scheduler", ("constant", "linear"), is_group=True),
     "quant.double_quant=true,false": Choice("quant.double_quant", (True, False)),
     "lora.dropout=range(0,0.2,0.1)": Interval("lora.dropout", 0, 0.1, 0.1),
+    "lora.init=choice('default','gaussian')": Choice("lora.init", ("default", "gaussian")),
+    "scheduler=choice('constant',linear)": Choice("scheduler", ("constant", "linear"), is_group=True),
+    "lora.target_modules=['q_proj','v_proj'],'all-linear'": Choice(
+        "lora.target_modules", (["q_proj", "v_proj"], "all-linear")
+    ),
 }
 
 

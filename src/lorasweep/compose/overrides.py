@@ -13,6 +13,7 @@ from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Overrid
 
 from lorasweep import schema
 from lorasweep.compose.contents import OPEN_HYDRA_KEYS
+from lorasweep.compose.spaces import read_sweep
 from lorasweep.rules import MISSING, Problem, check, nearest
 from lorasweep.study.definition import FREE
 
@@ -85,7 +86,7 @@ def _from_command_line(problems: Iterable[Problem], override: Override) -> Itera
 def _swept_values(override: Override) -> Iterable[Any]:
     sweep = override.value()
     if isinstance(sweep, ChoiceSweep):
-        return override.sweep_iterator()
+        return read_sweep(override, is_group=False).values() or ()
     if isinstance(sweep, RangeSweep):
         return [sweep.start, sweep.stop]
     return [sweep.start, sweep.end] if isinstance(sweep, IntervalSweep) else []
