@@ -43,6 +43,9 @@ def read_sweep(override: Override, is_group: bool) -> Dimension:
     key, value = override.key_or_group, override.value()
     if isinstance(value, Sweep) and (value.tags - {LOG} or (value.tags and not isinstance(value, IntervalSweep))):
         raise UserError(Problem(key, override.get_value_string(), "tag(log,interval(…)): there is no other tag"))
+    if isinstance(value, ChoiceSweep | RangeSweep) and value.shuffle:
+        allowed = "values in an order that is the same when the study goes on; strategy=random tries them in any"
+        raise UserError(Problem(key, override.get_value_string(), allowed))
     if isinstance(value, ChoiceSweep):
         options = override.sweep_iterator(transformer=Transformer.identity)
         return Choice(key, tuple(_plain(option) for option in options), is_group)
