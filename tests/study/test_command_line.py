@@ -123,6 +123,9 @@ REFUSED = [
     ("lora.r=8,16 hydra/sweeper=basic", "hydra/sweeper", "not open to change"),
     ("'hydra.sweeper.only_if={lora.r: 3}' lora.r=8,16", "hydra.sweeper.only_if.lora.r", "with the values they must have"),
     ("'+hydra.sweeper.only_if={lora.r: {optimm: [sgd]}}' lora.r=8,16", "hydra.sweeper.only_if.lora.r", "a key or group"),
+    ("'+hydra.sweeper.only_if={lora.r: {optim: [sdg]}}' lora.r=8,16", "optim", "did you mean 'sgd'?"),
+    ("'+hydra.sweeper.only_if={lora.r: {lora.use_dora: maybe}}' lora.r=8,16", "lora.use_dora", "true or false"),
+    ("'+hydra.sweeper.only_if={lora.rr: {optim: [sgd]}}' lora.r=8,16", "hydra.sweeper.only_if.lora.rr", "mean 'lora.r'?"),
 ]  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from lorasweep.compose.spaces import as_overrides, read_params, read_sweep
 from lorasweep.conflicts import conflicts
-from lorasweep.rules import MISSING, Problem, UserError, build, check
+from lorasweep.rules import MISSING, Problem, UserError, build, check, nearest
 from lorasweep.schema import SECTIONS, Run
 from lorasweep.study import settings as study_settings
 from lorasweep.study.canonical import config_key
@@ -27,6 +27,7 @@ from lorasweep.study.settings import Settings
 from lorasweep.study.space import Choice, Dimension, Interval, Point, Space
 
 SWEEPER = "hydra.sweeper"
+VARIED = "a key that varies, in hydra.sweeper.params or on the command line"
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ def read_search(
     kept = [item for item in dimensions if item.key not in fixed and item.key not in swept]
     only_if, odd = _conditions(settings.only_if)
     known = {item.key for item in dimensions} | swept.keys()
+    odd += [Problem(f"{SWEEPER}.only_if.{key}", MISSING, VARIED, nearest(key, known)) for key in only_if.keys() - known]
     only_if = {key: asked for key, asked in only_if.items() if key in known and key not in fixed}
     varied = [*kept, *swept.values()]
     known_values = {key: value_of(key) for key in _asked_about(varied, only_if)}
