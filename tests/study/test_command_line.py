@@ -160,6 +160,12 @@ def test_points_to_try_first_are_those_that_were_given() -> None:
         definition.compose(point)
 
 
+def test_the_baseline_leaves_out_what_the_config_leaves_out() -> None:
+    definition = studied("strategy=tpe", "scheduler=linear", "scheduler.kwargs.power=1.0,2.0", "lora.r=8,16")
+    assert definition.space.baseline() == {"lora.r": 16}
+    assert definition.compose(definition.space.baseline()).key == definition.compose({}).key
+
+
 def test_a_sweep_on_the_command_line_takes_the_place_of_the_one_in_a_space() -> None:
     (dimension,) = studied("space=rank", "lora.r=4,6").space.dimensions
     assert dimension == Choice("lora.r", (4, 6))

@@ -154,8 +154,9 @@ class Space:
         """Return the values that the config itself has for what varies."""
         point: Point = {}
         for dimension in self.dimensions:
-            if self.varies(dimension.key, point):
-                point[dimension.key] = self.fixed.get(dimension.key)
+            # what the config leaves out, such as an argument of a schedule, its baseline leaves out
+            if dimension.key in self.fixed and self.varies(dimension.key, point):
+                point[dimension.key] = self.fixed[dimension.key]
         return point
 
     def problems(self) -> Iterator[Problem]:
