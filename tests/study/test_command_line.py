@@ -119,6 +119,8 @@ REFUSED = [
     ("evaluation.objective=loss,exact_match", "evaluation.objective", "by another score"),
     ("lora.alpha=8,16 lora.scale=1,2", "lora.alpha", "with lora.scale it has no effect"),
     ("lora.alpha=8,16 lora.scale=2", "lora.alpha", "with lora.scale it has no effect"),
+    ("space=rank hydra.sweeper.seed=1,2", "hydra.sweeper.seed", "what varies is written lora.r=8,16"),
+    ("+hydra.sweeper.params.lora.r=choice(8,16)", "hydra.sweeper.params.lora.r", "what varies is written lora.r=8,16"),
     ("space=rank hydra.sweeper._target_=os.system", "hydra.sweeper._target_", "not open to change"),
     ("lora.r=8,16 hydra/sweeper=basic", "hydra/sweeper", "not open to change"),
     ("'hydra.sweeper.only_if={lora.r: 3}' lora.r=8,16", "hydra.sweeper.only_if.lora.r", "with the values they must have"),

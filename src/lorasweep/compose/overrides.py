@@ -64,6 +64,8 @@ class Overrides:
         key, value = override.key_or_group, None if override.is_sweep_override() else override.value()
         if key.startswith(("hydra.", "hydra/")) and not OPEN_HYDRA_KEYS.match(key):
             yield Problem(key, value, "not open to change: it can make Hydra run other code")
+        elif key.startswith("hydra.") and override.is_sweep_override():
+            yield Problem(key, MISSING, "one value, in quotes if it has commas; what varies is written lora.r=8,16")
         elif not self.multirun and override.is_sweep_override():
             yield Problem(key, MISSING, "one value; several make a study: python train.py -m …")
         elif not self.multirun and key in STUDY_KEYS and value is not None:
