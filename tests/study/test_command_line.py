@@ -84,6 +84,7 @@ REFUSED = [
     ("lora.r=8 lora.r=8,16", "lora.r", "on the command line twice"),
     ("scheduler=cosine,linaer", "scheduler", "did you mean 'linear'?"),
     ("scheduler=glob(*)", "scheduler", "names one by one"),
+    ("space=rank '+hydra.sweeper.params.lora.r=4'", "hydra.sweeper.params.lora.r", "one entry"),
     ("lora.r=shuffle(8,16,32)", "lora.r", "strategy=random"),
     ("lora.r=shuffle(range(8,65,8))", "lora.r", "strategy=random"),
     ("strategy=tpe optim.lr=tag(lgo,interval(1e-5,1e-3))", "optim.lr", "no other tag"),
