@@ -38,7 +38,18 @@ def test_what_needs_no_model_imports_no_heavy_library(arguments: list[str], tmp_
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["evaluate", "--help"], ["chat", "nowhere"], ["push", "nowhere", "me/it"]], ids=" ".join
+    "arguments",
+    [
+        ["--help"],
+        ["evaluate", "--help"],
+        ["chat", "nowhere"],
+        ["push", "nowhere", "me/it"],
+        ["wandb", "--help"],
+        ["wandb", "sync", "nowhere"],
+        ["wandb", "report", "nowhere"],
+        ["wandb", "sweep", "nowhere"],
+    ],
+    ids=" ".join,
 )
 def test_help_and_quick_errors_of_the_commands_import_no_heavy_library(arguments: list[str], tmp_path: object) -> None:
     program = f"import sys\nfrom lorasweep import cli\nsys.argv = ['lorasweep', *{arguments!r}]\ntry:\n    cli.main()\n"

@@ -100,6 +100,16 @@ def test_points_are_added_on_top_of_the_total(tmp_path: Path) -> None:
     assert not list((folder / INBOX).iterdir())
 
 
+def test_an_added_point_that_is_refused_makes_no_room_for_another_trial(tmp_path: Path) -> None:
+    folder = tmp_path / "study"
+    options: dict[str, Any] = {"n_trials": 3, "slots": 1, "refuses": lambda point: point.get("x") == 0.9}
+    finished(folder, **options)
+    make_request(folder, Request(point={"x": 0.9}))
+    for _ in range(2):
+        trials = finished(folder, **options)
+        assert [(trial.kind, trial.state) for trial in trials[3:]] == [("added", State.REFUSED)]
+
+
 def test_a_point_that_was_added_outlives_a_session_that_is_interrupted(tmp_path: Path) -> None:
     folder = tmp_path / "study"
 

@@ -38,7 +38,6 @@ def test_a_grid_study_trains_every_combination_once_in_folders_of_its_own(real_s
     assert [config["name"] for config in configs][1] == "1-lora.r=4,scheduler=cosine"
     for path in trials:
         assert json.loads((path / "summary.json").read_text())["state"] == "complete"
-        assert json.loads((path / "record.json").read_text())["wandb_id"] == f"real-{path.name}"
         assert "step 3/3" in (path / "log.txt").read_text()
     assert len({weights(path) for path in trials}) == 4
 

@@ -6,7 +6,7 @@ import os
 
 import typer
 
-from lorasweep.cli import looking, runs, studies
+from lorasweep.cli import looking, runs, studies, wandb
 from lorasweep.rules import user_errors
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ STUDIES = (studies.plan, studies.add, studies.stop, studies.confirm, studies.pro
 LOOKING = (looking.ls, looking.show, looking.compare)
 for command in (*RUNS, *STUDIES, *LOOKING):
     app.command(command.__name__.replace("_", "-"))(command)
+app.add_typer(wandb.app, name="wandb")
 
 
 def main() -> None:

@@ -19,6 +19,7 @@ from lorasweep.study.space import Choice, Point, Space
 def plan(
     overrides: Overrides = None,
     points: Annotated[int, typer.Option(min=0, help="How many of the first points to show.")] = 8,
+    timed: Annotated[bool, typer.Option("--time", help="Train a few steps to say how long it would take.")] = False,
     config_dir: ConfigDir = None,
 ) -> None:
     """Show what a study would try and what it would refuse, before anything is trained."""
@@ -28,9 +29,12 @@ def plan(
     compose.register()
     line = compose.CommandLine.of(["--multirun", *places, *(overrides or [])])
     run, definition = compose.checked_study(CHECKOUT / "conf", line)
+    from lorasweep.study import estimate
     from lorasweep.study import plan as plans
 
-    plans.show(plans.plan(definition, run, points))
+    found = plans.plan(definition, run, points)
+    plans.show(found)
+    estimate.show(definition, run, found.remaining, found.finished, timed)
 
 
 def add(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from lorasweep.rules import MISSING, Problem, UserError
 from lorasweep.study.settings import Direction, Settings
-from lorasweep.study.space import Choice, Point, Space
+from lorasweep.study.space import Choice, Point, Space, dimension_of
 
 FREE = ("tracking", "verbosity", "name", "study")
 """Sections of a config that change nothing about what is trained and measured."""
@@ -41,6 +41,8 @@ class Definition:
     """Raises UserError for a point whose values contradict each other."""
     objective: str = "lorasweep.study.training:Training"
     """What trains a job, as module:factory; named by code alone, never by a config."""
+    taken_out: tuple[str, ...] = ()
+    """Overrides of the command line that took their keys out of the space."""
 
     def samples(self) -> Iterator[Point]:
         """Yield points that between them have every value of what is chosen from, the config itself first."""
@@ -88,6 +90,35 @@ class Definition:
         varied = {dimension.key for dimension in self.space}
         base = {name: value for name, value in self.compose({}).run.items() if name not in FREE}
         return facts | {key: value for key, value in flat(base).items() if key not in varied}
+
+    def search(self) -> dict[str, Any]:
+        """Return what is searched and how, and from what config, as `Search.of` reads it."""
+        base = self.compose({})
+        return {
+            "dimensions": [asdict(dimension) for dimension in self.space],
+            "only_if": {key: dict(asked) for key, asked in self.space.only_if.items()},
+            "settings": asdict(self.settings),
+            "run": base.run,
+            "choices": base.choices,
+        }
+
+
+@dataclass(frozen=True)
+class Search:
+    """What a study searches, how, and from what config, as it is kept with the study."""
+
+    space: Space
+    settings: Settings
+    run: dict[str, Any]
+    """The config itself."""
+    choices: dict[str, str]
+    """The option that every config group has in it."""
+
+    @classmethod
+    def of(cls, kept: Mapping[str, Any]) -> Search:
+        """Read what `Definition.search` made."""
+        space = Space(tuple(map(dimension_of, kept["dimensions"])), kept["only_if"])
+        return cls(space, Settings(**kept["settings"]), kept["run"], kept["choices"])
 
 
 def check_unchanged(name: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:

@@ -12,7 +12,8 @@ from typing import Any
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.exceptions import StorageInternalError
-from optuna.storages import RDBStorage, get_storage
+from optuna.pruners import BasePruner, SuccessiveHalvingPruner
+from optuna.storages import BaseStorage, RDBStorage, get_storage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy.exc import SQLAlchemyError
@@ -25,6 +26,9 @@ from lorasweep.study.space import Choice, Dimension, Point, Space
 from lorasweep.study.trial import Trial, as_kept
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+SECONDS_FOR_OTHERS = 60
+"""How long a SQLite file may be locked by something else, such as a copy being made; Python's own 5 are soon over."""
 
 OPTUNA_STATES = {
     State.COMPLETE: TrialState.COMPLETE,
@@ -43,7 +47,7 @@ class Store:
 
     def __init__(self, url: str, name: str, directions: Sequence[Direction], space: Space) -> None:
         self.name, self.directions, self.space = name, list(directions), space
-        self.storage = get_storage(url)
+        self.storage = _storage(url)
         self._open()
 
     @property
@@ -98,13 +102,18 @@ class Store:
             self.storage.set_trial_intermediate_value(frozen._trial_id, tokens, value)
             frozen.intermediate_values[tokens] = value
 
-    def is_worse(self, number: int, tokens: int, pruner: optuna.pruners.BasePruner) -> bool:
-        """Ask a pruner about a trial that has just reported its value after so many tokens."""
+    def is_worse(self, number: int, tokens: int, pruner: BasePruner, due: int) -> bool:
+        """Ask a pruner about a trial that has just reported its value after so many tokens.
+
+        `due`: the tokens after which the report was due; asha's rungs count these, the median those of equal reports.
+        """
         frozen = copy.copy(self.storage.get_trial(self._frozen[number]._trial_id))
         # not what an attempt that was interrupted has reported later
         frozen.intermediate_values = {
             step: value for step, value in frozen.intermediate_values.items() if step <= tokens
         }
+        if isinstance(pruner, SuccessiveHalvingPruner):
+            frozen.intermediate_values = {due: frozen.intermediate_values[tokens]}
         return pruner.prune(self.study, frozen)
 
     def finish(self, number: int, state: State, values: list[float] | None, facts: Mapping[str, Any]) -> None:
@@ -143,7 +152,7 @@ def open_store(folder: Path, url: str | None = None) -> Store:
     if url is None:
         check_database(folder)
     try:
-        storage = get_storage(url or local_url(path))
+        storage = _storage(url or local_url(path))
         names = optuna.get_all_study_names(storage)
         name = names[0] if url is None and len(names) == 1 else folder.name
         if name not in names:
@@ -154,6 +163,17 @@ def open_store(folder: Path, url: str | None = None) -> Store:
         raise UserError(Problem("STUDY", str(folder), f"a study whose database can be read ({words})")) from None
     ways: list[Direction] = ["maximize" if way == StudyDirection.MAXIMIZE else "minimize" for way in directions]
     return Store(url or local_url(path), name, ways, Space(()))
+
+
+def study_names(url: str) -> list[str]:
+    """Return the names of the studies in a database."""
+    return optuna.get_all_study_names(_storage(url))
+
+
+def _storage(url: str) -> BaseStorage:
+    """Open a database; what else reads or copies a SQLite file is waited for."""
+    patient = {"connect_args": {"timeout": SECONDS_FOR_OTHERS}} if url.startswith("sqlite") else {}
+    return get_storage(RDBStorage(url, engine_kwargs=patient))
 
 
 def local_url(path: Path) -> str:

@@ -76,6 +76,15 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
+def duration(seconds: float) -> str:
+    """Return a time as it is estimated: 2.5 seconds, 40 seconds, 12 minutes, 3.5 hours."""
+    for size, most, name in ((1, 120, "seconds"), (60, 120, "minutes"), (3600, 48, "hours")):
+        if seconds < size * most:
+            digits = 1 if name == "hours" or seconds < 10 else 0
+            return f"{seconds / size:.{digits}f} {name}"
+    return f"{seconds / 86400:.1f} days"
+
+
 def state_words(state: State) -> str:
     """Return a state as it is read."""
     return state.value.replace("_", " ")
