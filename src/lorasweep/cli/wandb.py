@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 
-from lorasweep import compose
 from lorasweep.cli.arguments import Storage, Study
 from lorasweep.rules import Problem, UserError
 from lorasweep.study.folder import find_study
@@ -57,6 +56,7 @@ def sweep(
     if out and out.exists():
         raise UserError(Problem("--out", str(out), "a new file; this one exists"))
     folder = find_study(study)
+    from lorasweep import compose
     from lorasweep.tracking.sweep_file import sweep_file
 
     compose.register()

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lorasweep.rules import Problem, UserError
-from lorasweep.study.folder import controller_of
+from lorasweep.study.folder import check_database, controller_of
 from lorasweep.study.leaderboard import ranked
 from lorasweep.study.outcomes import State
 from lorasweep.study.trial import Trial, as_kept
@@ -114,18 +114,18 @@ def _not_running(trial: Trial) -> Trial:
 
 
 def _read(folder: Path, storage: str | None) -> KeptStudy:
-    path = folder / "study.db"
-    if storage or not path.is_file():
+    if storage:
         return _through_optuna(folder, storage)
+    check_database(folder)
     try:
-        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True)) as connection:
+        with closing(sqlite3.connect(f"{(folder / 'study.db').absolute().as_uri()}?mode=rw", uri=True)) as connection:
             return _from(folder, connection)
     except sqlite3.Error as error:
         allowed = f"a study whose database can be read ({error})"
         raise UserError(Problem("STUDY", str(folder), allowed)) from None
 
 
-def _through_optuna(folder: Path, storage: str | None) -> KeptStudy:
+def _through_optuna(folder: Path, storage: str) -> KeptStudy:
     from lorasweep.study.store import open_store
 
     store = open_store(folder, storage)
