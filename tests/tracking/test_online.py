@@ -144,12 +144,17 @@ def test_what_a_broken_server_missed_is_sent_later_and_once(
     assert_arrived(server, folder)
 
 
-def test_sync_says_what_it_could_not_send(server: WandbServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sync_says_what_it_could_not_send_and_takes_a_trial_alone(
+    server: WandbServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = tmp_path / "first"
     session(folder, wandb="offline", n_trials=1)
     server.refuses = 403
     lines = sync(folder, code=1)
     assert len(lines) == 2
     assert all(": not sent, CommError: " in line and "403" in line for line in lines)
+    server.refuses = None
+    assert sync(folder / "trials" / "0") == [f"{study_identity(folder).id}-0: complete, 5 rows sent"]
+    assert len(server.runs) == 1
     monkeypatch.setenv("WANDB_API_KEY", "")
     assert "wandb login" in "\n".join(sync(folder, code=2))

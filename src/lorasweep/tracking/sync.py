@@ -27,21 +27,31 @@ class Sent:
     failed: bool = False
 
 
-def sync_run(folder: Path) -> Iterator[Sent]:
-    """Send a run that stands alone."""
-    state = read_results(folder).state
-    ending = Ending(TO_BE_CONTINUED if state == UNFINISHED else state)
-    yield _sent(run_subject(folder), ending, account_of(folder))
+def sync(folder: Path, storage: str | None = None) -> Iterator[Sent]:
+    """Send a run, or a trial; of a study its trials, then the study as a whole, then its confirmation.
+
+    A trial that runs is left out.
+    """
+    folder = folder.resolve()
+    if not (folder / "run.yaml").is_file():
+        yield from _sync_study(folder, storage)
+    elif folder.parent.name == "trials" and folder.name.isdecimal():
+        study, account = study_identity(folder.parents[1]), account_of(folder)
+        for trial in _ended(study.folder, storage):
+            if str(trial.number) == folder.name:
+                yield _sent(study.trial(trial), _ending(trial), account)
+    else:
+        state = read_results(folder).state
+        yield _sent(run_subject(folder), Ending(TO_BE_CONTINUED if state == UNFINISHED else state), account_of(folder))
 
 
-def sync_study(folder: Path, storage: str | None = None) -> Iterator[Sent]:
-    """Send the trials of a study, then the study as a whole, then its confirmation. A trial that runs is left out."""
+def _sync_study(folder: Path, storage: str | None) -> Iterator[Sent]:
     account, study = account_of(folder), study_identity(folder)
     for trial in _ended(folder, storage):
         yield _sent(study.trial(trial), _ending(trial), account)
     yield _summarised(study, storage, account)
     if any((folder / CONFIRMATION).glob("trials/*/run.yaml")):
-        yield from sync_study(folder / CONFIRMATION)
+        yield from _sync_study(folder / CONFIRMATION, None)
 
 
 def account_of(folder: Path) -> Account:
