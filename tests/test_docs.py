@@ -1,5 +1,6 @@
 """Every command in the README and the docs is checked as typed, and those that can run here do."""
 
+import inspect
 import json
 import os
 import re
@@ -7,12 +8,16 @@ import shlex
 import shutil
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 import yaml
 
 from lorasweep import cli
+from lorasweep.comparison import Comparison
+from lorasweep.listing import Entry
+from lorasweep.overview import RunOverview, StudyOverview
 from lorasweep.record import Launch, claim
 from lorasweep.run import train
 from tests.conftest import ROOT, command, composed, tiny
@@ -34,10 +39,13 @@ def commands(program: str) -> list[tuple[str, str]]:
 ELSEWHERE = "model=llama"
 """Marks commands that need a model from the hub: they are composed only."""
 COMMANDS = commands("python train.py") + [case for case in commands("lorasweep preview") if ELSEWHERE in case[1]]
-STUDIES, WANDB = "studies.md", "wandb.md"
-"""Pages whose commands are run one after the other."""
-RUNNABLE = [case for case in COMMANDS if "model=tiny" in case[1] and case[0] not in (STUDIES, WANDB)]
-AFTER = [case for case in commands("lorasweep") if ELSEWHERE not in case[1] and case[0] not in (STUDIES, WANDB)]
+STUDIES = {"studies.md": "first_best", "compare-trials.md": "ranks_best"}
+"""Pages that are run as a whole, one command after the other, and the experiment that each of them makes."""
+WANDB = "wandb.md"
+"""Run as a whole, too, against a server of W&B's protocol."""
+WHOLE = {*STUDIES, WANDB}
+RUNNABLE = [case for case in COMMANDS if "model=tiny" in case[1] and case[0] not in WHOLE]
+AFTER = [case for case in commands("lorasweep") if ELSEWHERE not in case[1] and case[0] not in WHOLE]
 NAMED = sorted(
     {match for page in PAGES for match in re.findall(r"lorasweep ([a-z-]+) (?:RUN|STUDY|outputs)", page.read_text())}
 )
@@ -57,7 +65,7 @@ def test_every_command_composes(page: str, line: str, tmp_path: Path, monkeypatc
     line = re.sub(r"outputs/runs/<time>", str(tmp_path), line)
     if "experiment=saved" in line:
         claim(tmp_path, composed())
-    if "first_best" in line:
+    if any(experiment in line for experiment in STUDIES.values()):
         return  # written by the command before it; the page is run as a whole
     if "model.adapter" in line:
         (tmp_path / "adapter_config.json").write_text("{}")
@@ -143,9 +151,10 @@ def test_the_commands_about_w_and_b_run_one_after_the_other(tmp_path: Path, monk
 
 
 @pytest.mark.slow
-def test_the_commands_about_studies_run_one_after_the_other(tmp_path: Path) -> None:
-    lines = lines_of(STUDIES)
-    promoted = ROOT / "conf" / "experiment" / "first_best.yaml"
+@pytest.mark.parametrize(("page", "experiment"), STUDIES.items())
+def test_the_commands_about_studies_run_one_after_the_other(page: str, experiment: str, tmp_path: Path) -> None:
+    lines = lines_of(page)
+    promoted = ROOT / "conf" / "experiment" / f"{experiment}.yaml"
     assert not promoted.exists()
     assert len(lines) >= 7
     try:
@@ -157,3 +166,14 @@ def test_the_commands_about_studies_run_one_after_the_other(tmp_path: Path) -> N
                 assert "wins" in done.stdout or "inside the noise" in done.stdout
     finally:
         promoted.unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize("kind", [Entry, RunOverview, StudyOverview, Comparison])
+def test_the_keys_of_the_json_are_documented(kind: type) -> None:
+    page = (ROOT / "docs" / "compare-trials.md").read_text()
+    module = inspect.getmodule(kind)
+    assert module
+    assert module.__file__
+    place = Path(module.__file__).relative_to(ROOT / "src" / "lorasweep")
+    (row,) = (line for line in page.splitlines() if f"(`{place}`)" in line)
+    assert re.findall(r"`(\w+)`", row.split("|")[2]) == [field.name for field in fields(kind)]

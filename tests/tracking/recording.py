@@ -12,8 +12,8 @@ import yaml
 from rich.console import Console
 
 from lorasweep import record
-from lorasweep.compose import user_errors
 from lorasweep.metrics import Metrics
+from lorasweep.rules import user_errors
 from lorasweep.schema import Tracking
 from lorasweep.study.definition import Definition
 from lorasweep.study.session import run_session

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lorasweep.study.outcomes import State
-from lorasweep.study.store import Trial
+from lorasweep.study.trial import Trial
 from lorasweep.tracking.subject import study_identity
 from tests.study.sessions import processes_of, trials_of, until
 from tests.tracking.offline import Written, written

@@ -6,8 +6,8 @@ import os
 
 import typer
 
-from lorasweep.cli import runs, studies, wandb
-from lorasweep.compose import user_errors
+from lorasweep.cli import looking, runs, studies, wandb
+from lorasweep.rules import user_errors
 
 app = typer.Typer(
     name="lorasweep",
@@ -21,7 +21,8 @@ app = typer.Typer(
 # In the order of the help
 RUNS = (runs.preview, runs.evaluate, runs.chat, runs.merge, runs.push, runs.lm_eval)
 STUDIES = (studies.plan, studies.add, studies.stop, studies.confirm, studies.promote)
-for command in (*RUNS, *STUDIES):
+LOOKING = (looking.ls, looking.show, looking.compare)
+for command in (*RUNS, *STUDIES, *LOOKING):
     app.command(command.__name__.replace("_", "-"))(command)
 app.add_typer(wandb.app, name="wandb")
 

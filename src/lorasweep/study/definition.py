@@ -41,6 +41,8 @@ class Definition:
     """Raises UserError for a point whose values contradict each other."""
     objective: str = "lorasweep.study.training:Training"
     """What trains a job, as module:factory; named by code alone, never by a config."""
+    taken_out: tuple[str, ...] = ()
+    """Overrides of the command line that took their keys out of the space."""
 
     def samples(self) -> Iterator[Point]:
         """Yield points that between them have every value of what is chosen from, the config itself first."""
@@ -55,7 +57,7 @@ class Definition:
         if given is not None:
             return list(given) if isinstance(given, list) else [given] * len(self.settings.objectives)
         judged = self.compose({}).run.get("evaluation", {}).get("objective", "loss")
-        return [_direction(name, judged) for name in self.settings.objectives]
+        return [direction_of(name, judged) for name in self.settings.objectives]
 
     def objective_names(self) -> list[str]:
         """Return what the objectives are called where people read them: loss, not objective."""
@@ -148,7 +150,8 @@ def _way_back(name: str, before: Any) -> str:
     return f"{was}, as the study {name} was begun with; what changes it needs another name: study={name}_2"
 
 
-def _direction(name: str, judged: str) -> Direction:
+def direction_of(name: str, judged: str = "loss") -> Direction:
+    """Return which way a number of a run is better; `judged` is what its objective is."""
     if name == "objective":
         return "minimize" if judged == "loss" else "maximize"
     is_cost = name.startswith(COSTS) or name.endswith(("loss", "perplexity"))

@@ -6,7 +6,6 @@ import errno
 import json
 import os
 import shutil
-import signal
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,10 +18,12 @@ from lorasweep.record import write_json
 from lorasweep.rules import Problem, UserError
 from lorasweep.study.controller import SECONDS_TO_DIE, CannotStart, Controller
 from lorasweep.study.definition import Definition, check_unchanged
-from lorasweep.study.folder import OWNER
+from lorasweep.study.folder import OWNER, controller_of
 from lorasweep.study.leaderboard import CSV, build_leaderboard, write_leaderboard
 from lorasweep.study.proposal import check_sampler
+from lorasweep.study.reading import DONE, SESSION
 from lorasweep.study.requests import forget_stops
+from lorasweep.study.signals import undisturbed
 from lorasweep.study.slots import Slot, build_slots, ending
 from lorasweep.study.store import Store, check_file, local_url, make_file, readable
 from lorasweep.study.view import View
@@ -64,21 +65,36 @@ def _opened(definition: Definition) -> Iterator[Store]:
                 make_file(file)
         store = Store(url, definition.name, definition.directions(), definition.space)
         try:
+            _check_folder(definition.folder, store, url)
             if not store.trials():
                 if trials.exists():
                     allowed = f"the study of which {trials} has trials; put a copy of it back, or move them away"
                     raise UserError(Problem("study", url, allowed))
                 store.begin_anew()
+            store.keep("folder", str(definition.folder))
             yield store
         finally:
             store.close()
 
 
+def _check_folder(folder: Path, store: Store, url: str) -> None:
+    """Raise if a database that several folders can share has this study for another one."""
+    other = store.attributes.get("folder", str(folder))
+    if other == str(folder) or (folder / "trials").exists():  # moved, with its trials
+        return
+    if store.trials() or controller_of(Path(other)):
+        allowed = f"{other}, where the trials of {store.name} in {url} are; another study needs another name"
+        raise UserError(Problem("hydra.sweep.dir", str(folder), allowed))
+
+
 def _run(controller: Controller) -> str | None:
     """Run trials; however that ends, what came of them is written down and shown."""
-    view, folder = controller.view, controller.definition.folder
+    view, folder, total = controller.view, controller.definition.folder, controller.definition.total()
     try:
-        return controller.run()
+        controller.store.keep(SESSION, {"total": total, "ended": None})
+        reason = controller.run()
+        controller.store.keep(SESSION, {"total": total, "ended": reason or DONE})
+        return reason
     finally:
         with undisturbed():
             board = build_leaderboard(controller.store, folder)
@@ -87,17 +103,6 @@ def _run(controller: Controller) -> str | None:
             except OSError as error:
                 view.say(f"{folder / CSV} cannot be written: {error.strerror}")
             view.end(board)
-
-
-@contextmanager
-def undisturbed() -> Iterator[None]:
-    """Let no further Ctrl-C get between the end of a study and its results."""
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextmanager

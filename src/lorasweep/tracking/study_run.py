@@ -14,7 +14,8 @@ import wandb
 from lorasweep.study.importance import importances
 from lorasweep.study.leaderboard import Leaderboard, Row, build_leaderboard
 from lorasweep.study.space import Dimension, dimension_of
-from lorasweep.study.store import Trial, open_store
+from lorasweep.study.store import open_store
+from lorasweep.study.trial import Trial
 from lorasweep.tracking.account import Account
 from lorasweep.tracking.subject import StudyIdentity
 

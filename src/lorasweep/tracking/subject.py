@@ -12,7 +12,7 @@ from lorasweep.record import slug, write_json
 from lorasweep.results import read_json
 
 if TYPE_CHECKING:
-    from lorasweep.study.store import Trial
+    from lorasweep.study.trial import Trial
 
 IDENTITY = "wandb.json"
 """In the folder of a run or a study: the id that W&B knows it by."""

@@ -11,7 +11,8 @@ from lorasweep.rules import Problem, UserError
 from lorasweep.schema import Tracking
 from lorasweep.study.folder import controller_of
 from lorasweep.study.outcomes import State
-from lorasweep.study.store import Trial, open_store
+from lorasweep.study.store import open_store
+from lorasweep.study.trial import Trial
 from lorasweep.tracking.account import Account, connect, is_logged_in
 from lorasweep.tracking.feeding import TO_BE_CONTINUED, Ending, feed
 from lorasweep.tracking.study_run import summarise

@@ -15,7 +15,7 @@ from lorasweep.tracking.subject import Subject, study_identity
 
 if TYPE_CHECKING:
     from lorasweep.study.leaderboard import Leaderboard
-    from lorasweep.study.store import Trial
+    from lorasweep.study.trial import Trial
     from lorasweep.study.view import View
 
 
