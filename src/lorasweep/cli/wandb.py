@@ -8,26 +8,23 @@ from typing import Annotated
 
 import typer
 
+from lorasweep import places
 from lorasweep.cli.arguments import Storage, Study
 from lorasweep.rules import Problem, UserError
 from lorasweep.study.folder import find_study
 
 app = typer.Typer(help="What there is to do with Weights & Biases.", no_args_is_help=True)
-Place = Annotated[
-    str,
-    typer.Argument(metavar="RUN|STUDY", help="A run folder, or that of a study, or its name below outputs/studies."),
-]
+Place = Annotated[str, typer.Argument(metavar="RUN|STUDY", help="A run, a study or STUDY:TRIAL: folder or name.")]
 
 
 @app.command()
 def sync(place: Place, storage: Storage = None) -> None:
     """Send what has not reached W&B, from the folders of runs. May be repeated: nothing is sent twice."""
-    folder = Path(place) if (is_run := (Path(place) / "run.yaml").is_file()) else find_study(place)
-    from lorasweep.tracking.sync import sync_run, sync_study
+    found = places.find(place, storage)
+    from lorasweep.tracking import sync as syncing
 
-    sent = sync_run(folder) if is_run else sync_study(folder, storage)
     failed = False
-    for one in sent:
+    for one in syncing.sync(found, storage):
         failed |= one.failed
         typer.echo(f"{one.id}: {'not sent, ' * one.failed}{one.words}")
     if failed:
