@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lorasweep.record import write_json
-from lorasweep.results import read_results
+from lorasweep.results import read_json, read_results
 from lorasweep.rules import Problem, UserError
 from lorasweep.saved import as_recorded, open_run
 from lorasweep.study.canonical import config_key
@@ -117,6 +117,17 @@ def confirm(study: Path, top: int, seeds: int, slots: int | None, storage: str |
     result = Confirmation(study.name, first.evaluation.objective, new_seeds, candidates, comparisons, test)
     write_json(definition.folder / RESULT, json.loads(json.dumps(asdict(result), default=str).replace("NaN", "null")))
     return result
+
+
+def read_confirmation(study: Path) -> Confirmation | None:
+    """Return what `confirm` has written about a study; None if it has not."""
+    kept = read_json(study / FOLDER / RESULT)
+    if not kept:
+        return None
+    candidates = [Candidate(**{**item, "folders": list(map(Path, item["folders"]))}) for item in kept["candidates"]]
+    return Confirmation(
+        **{**kept, "candidates": candidates, "comparisons": [Comparison(**item) for item in kept["comparisons"]]}
+    )
 
 
 def _chosen(store: Store, study: Path, top: int) -> list[Trial]:

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime
 from pathlib import Path
 from types import FrameType
 
@@ -215,8 +216,11 @@ class Controller:
         if number is None:
             number = self.store.create(self.next.point, composed.key, self.next.kind)
             self._know(self.next.point, composed.key, self.next.kind)
+        else:
+            self.store.note(number, state=State.RUNNING.value, reason=None)
         self.next = None
-        self.store.note(number, choices=composed.choices)
+        begun = datetime.now().isoformat(timespec="milliseconds")
+        self.store.note(number, start={"choices": composed.choices, "slot": slot.index, "begun": begun})
         folder = self.folder_of(number)
         if folder.exists():  # of an attempt that was interrupted
             folder.rename(next(place for place in _attempts(folder) if not place.exists()))

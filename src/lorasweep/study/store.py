@@ -58,7 +58,12 @@ class Trial:
     """The option that every config group had."""
     deaths: int = 0
     """How often its process was killed."""
+    reports: dict[int, float] = field(default_factory=dict)
+    """Its objective after so many supervised tokens."""
+    slot: int | None = None
+    """Where its last attempt ran."""
     started: datetime | None = None
+    """When its last attempt began."""
     ended: datetime | None = None
 
     @property
@@ -268,7 +273,9 @@ def _trial(frozen: FrozenTrial) -> Trial:
     attributes = dict(frozen.user_attrs)
     if frozen.state.is_finished():  # otherwise the end was being written down when the controller died
         attributes |= attributes.get("end", {})
+    attributes |= attributes.get("start", {})
     values = [value for value in frozen.values or [] if math.isfinite(value)]
+    begun = attributes.get("begun")
     return Trial(
         number=frozen.number,
         state=State(attributes["state"]),
@@ -280,6 +287,8 @@ def _trial(frozen: FrozenTrial) -> Trial:
         reason=attributes.get("reason"),
         choices=attributes.get("choices", {}),
         deaths=attributes.get("deaths", 0),
-        started=frozen.datetime_start,
+        reports=dict(frozen.intermediate_values),
+        slot=attributes.get("slot"),
+        started=datetime.fromisoformat(begun) if begun else frozen.datetime_start,
         ended=frozen.datetime_complete,
     )

@@ -1,0 +1,97 @@
+"""Everything that a page shows of a study, as plain values."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lorasweep.report.configs import differences
+from lorasweep.report.confirmed import confirmed
+from lorasweep.report.details import answers, row_losses, training_losses
+from lorasweep.report.surroundings import surroundings
+from lorasweep.report.timeline import timeline
+from lorasweep.report.trials import describe
+from lorasweep.results import RunResults, read_results
+from lorasweep.rules import UserError
+from lorasweep.study.folder import controller_of
+from lorasweep.study.importance import FEWEST, importances
+from lorasweep.study.leaderboard import UNTUNED, Leaderboard, build_leaderboard
+from lorasweep.study.store import Store
+from lorasweep.study.wording import short_names
+
+MOST_DETAILED = 50
+"""Trials whose answers, losses row by row and training losses are shown: the first of the leaderboard."""
+
+
+def gather(store: Store, study: Path, beside: Path) -> dict[str, Any]:
+    """Return what the page of a study shows, ready for JSON; its links start from the folder `beside`."""
+    board, trials = build_leaderboard(store, study), store.trials()
+    definition = store.attributes.get("definition", {})
+    running = controller_of(study)
+    runs = {trial.number: run for trial in trials if (run := _run(study / "trials" / str(trial.number)))}
+    detailed = {number: runs[number] for number in _detailed(board) if number in runs}
+    values = {
+        "name": store.name,
+        "running": running,
+        "written": time.strftime("%Y-%m-%d %H:%M"),
+        "surroundings": surroundings(definition, list(runs.values())),
+        "objectives": _objectives(board),
+        "keys": _keys(board, definition),
+        "metrics": [name for name in board.metrics if not name.startswith("untuned/")],
+        "trials": describe(board, {trial.number: trial for trial in trials}, runs, beside, bool(running)),
+        "untuned": next((row for row in board.rows if row["state"] == UNTUNED), None),
+        "importances": [importances(store, index) for index in range(len(board.objectives))],
+        "fewest": FEWEST,
+        "timeline": timeline(trials, time.time() if running else None),
+        "configs": differences({number: run.values for number, run in runs.items()}),
+        "training": training_losses(detailed),
+        "rows": row_losses(detailed),
+        "answers": answers(detailed),
+        "detailed": len(detailed) if len(detailed) < len(runs) else None,
+        "confirmed": confirmed(study),
+    }
+    return {name: finite(value) for name, value in values.items()}
+
+
+def finite(value: Any) -> Any:
+    """Return a value with null for every number that JSON does not know, nested ones too."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): finite(item) for key, item in value.items()}
+    return [finite(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _run(folder: Path) -> RunResults | None:
+    try:
+        return read_results(folder)
+    except UserError:  # of a trial that was refused or not begun there is none
+        return None
+
+
+def _detailed(board: Leaderboard) -> list[int]:
+    """Return the numbers of the first trials, the baseline among them."""
+    numbers = [row["trial"] for row in board.rows if row["state"] != UNTUNED]
+    baseline = [board.baseline["trial"]] if board.baseline else []
+    return list(dict.fromkeys([*numbers[:MOST_DETAILED], *baseline]))
+
+
+def _objectives(board: Leaderboard) -> list[dict[str, Any]]:
+    return [
+        {"key": key, "name": board.judged if key == "objective" else key, "maximised": direction == "maximize"}
+        for key, direction in zip(board.objectives, board.directions, strict=True)
+    ]
+
+
+def _keys(board: Leaderboard, definition: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return what varies: key, heading, the values it is chosen from or null, whether its scale is logarithmic."""
+    names = short_names(board.varied)
+    found = []
+    for key in board.varied:
+        kept = definition.get(f"space.{key}")
+        options = kept if isinstance(kept, list) else None
+        found.append({"key": key, "name": names[key], "options": options, "log": "logarithmic" in str(kept)})
+    return found
