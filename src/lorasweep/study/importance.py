@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import optuna
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.study import StudyDirection
@@ -21,6 +23,8 @@ def importances(store: Store, objective: int = 0) -> dict[str, float]:
     if len(complete) < FEWEST:
         return {}
     sign = -1.0 if store.study.directions[objective] == StudyDirection.MAXIMIZE else 1.0
-    return get_param_importances(
-        store.study, evaluator=PedAnovaImportanceEvaluator(), target=lambda trial: sign * trial.values[objective]
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that low targets are sought, which is so
+        return get_param_importances(
+            store.study, evaluator=PedAnovaImportanceEvaluator(), target=lambda trial: sign * trial.values[objective]
+        )

@@ -25,6 +25,6 @@ function questionCard(question, sides, index) {
 function answer({ number, name }, { text, scores }) {
   const badges = ["a", "b"].filter((side) => choice[side] === number).map((side) => element("span", { class: `badge ${side}` }, side.toUpperCase()));
   const trial = byNumber.get(number);
-  const marks = Object.entries(scores ?? {}).map(([metric, score]) => element("span", { class: `score ${score >= 1 ? "gain" : score <= 0 ? "loss" : ""}` }, score >= 1 ? `✓ ${metricName(metric)}` : score <= 0 ? `✗ ${metricName(metric)}` : `${metricName(metric)} ${significant(score, 2)}`));
+  const marks = Object.entries(scores ?? {}).map(([metric, score], _, all) => element("span", { class: `score ${score >= 1 ? "gain" : score <= 0 ? "loss" : ""}`, title: `${metricName(metric)} ${score}` }, all.length > 1 ? `${metricName(metric)} ` : "", score >= 1 ? "✓" : score <= 0 ? "✗" : significant(score, 2)));
   return element("div", { class: "answer" }, element("p", { class: "head" }, badges, trial ? `trial ${number}` : name, trial?.rank ? element("small", {}, ` rank ${trial.rank}`) : "", marks), element("pre", {}, text || "(nothing)"));
 }

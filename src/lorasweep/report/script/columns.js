@@ -13,20 +13,20 @@ const columns = [
 ].map(completed);
 
 function objectiveColumn(objective, index) {
-  const words = formatter(trials.map((trial) => objectiveOf(trial, index, true)), 5);
   const get = (trial) => objectiveOf(trial, index, true);
-  return { key: objective.key, name: metricName(objective.name), isNumber: true, isObjective: true, index, inTip: true, get, write: words };
+  return { key: objective.key, name: objective.name, isNumber: true, isObjective: true, index, inTip: true, get, write: exactly(trials.map(get)) };
 }
 
 function differenceColumn() {
-  const words = formatter(complete.map((trial) => Math.abs(trial.difference)));
+  const words = exactly(complete.map((trial) => objectiveOf(trial)));
   const get = (trial) => (trial === baseline ? undefined : trial.difference);
   return { key: "difference", name: "vs baseline", isNumber: true, get, write: (value) => signed(value, words) };
 }
 
 function metricColumn(name) {
   const shown = (name.startsWith("eval/") && name !== "eval/perplexity") || ["memory/peak_gib", "tokens/per_second"].includes(name);
-  return { key: name, name: metricName(name), isExtra: !shown, inTip: shown, get: (trial) => trial.metrics[name] };
+  const isConstant = trials.length > 1 && new Set(trials.map((trial) => trial.metrics[name]).filter((value) => value !== undefined)).size < 2;
+  return { key: name, name: metricName(name), isExtra: !shown || isConstant, isConstant, inTip: shown && !isConstant, get: (trial) => trial.metrics[name] };
 }
 
 function repeats(name) {

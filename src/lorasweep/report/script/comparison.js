@@ -70,7 +70,7 @@ function metricsTable(a, b) {
     const less = objective ? !objective.maximised : LESS_IS_BETTER.test(key);
     const judged = objective || /^(eval|last)\/|^memory\/|per_second$|seconds$/.test(key);
     const style = differs && judged ? (y < x === less ? "gain" : "loss") : "";
-    return element("tr", {}, element("th", { scope: "row", title: key }, objective ? metricName(objective.name) : key),
+    return element("tr", {}, element("th", { scope: "row", title: key }, objective ? objective.name : key),
       element("td", { class: "number" }, write(x)), element("td", { class: "number" }, write(y)), element("td", { class: `number ${style}` }, differs ? signed(y - x, write) : ""));
   };
   return element("div", {}, element("h3", {}, "Metrics"), element("div", { class: "scroll" }, element("table", { class: "plain" }, sideHead(element("th", { class: "number" }, "B − A")), element("tbody", {}, keys.map(line)))));

@@ -6,7 +6,7 @@ figure("curves", (item) => {
   const of = (trial) => (isTraining ? study.training[trial.number] : trial.curve) ?? [];
   const drawable = trials.map((trial) => ({ trial, points: of(trial).filter(([, value]) => Number.isFinite(value)) })).filter(({ points }) => points.length);
   switchCurves(item.root);
-  if (!drawable.length) return empty(item.plot, isTraining ? "No training losses are kept." : "No evaluations yet.");
+  if (!drawable.length) return empty(item.plot, isTraining ? "No training losses are kept." : study.running ? "No evaluations yet." : "No trial was evaluated on its way.");
   const height = 292, maximised = !isTraining && study.objectives[0].maximised;
   const ends = drawable.flatMap(({ points }) => points.slice(points.length > 1 ? 1 : 0).map(([, value]) => value));
   const starts = drawable.filter(({ points }) => points.length > 1).map(({ points }) => points[0][1]);

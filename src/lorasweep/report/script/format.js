@@ -22,15 +22,35 @@ function show(value) {
   return value !== null && typeof value === "object" ? JSON.stringify(value) : String(value);
 }
 
+// Values of an objective: four decimals, more where all are small.
+function exactly(values) {
+  const most = Math.max(...values.filter(Number.isFinite).map(Math.abs), 0) || 1;
+  const decimals = Math.min(Math.max(4 - Math.max(0, Math.floor(Math.log10(most)) - 1), 3 - Math.floor(Math.log10(most)), 0), 8);
+  return (value) => (typeof value === "number" ? value.toFixed(decimals).replace("-", MINUS) : "");
+}
+
 // One way of writing all numbers of a column: as many decimals for each, so that they stand below each other.
 function formatter(values, digits = 4) {
   const numbers = values.filter((value) => typeof value === "number");
   const sizes = numbers.filter(Boolean).map(Math.abs);
   if (!sizes.length || numbers.every(Number.isInteger)) return show;
-  const most = Math.max(...sizes);
-  if (most / Math.min(...sizes) > 2000 || most < 1e-3 || most >= 1e6) return show;
-  const decimals = Math.min(Math.max(digits - 1 - Math.floor(Math.log10(most)), 0), 6);
+  const [least, most] = [Math.min(...sizes), Math.max(...sizes)];
+  if (least < 1e-3 && most < 1) return exponential(numbers);
+  if (most / least > 1e4 || most >= 1e6) return show;
+  // as many as the largest needs, three for the smallest, and none that are always 0
+  const wanted = Math.max(digits - 1 - Math.floor(Math.log10(most)), 2 - Math.floor(Math.log10(least)), 0);
+  const needed = Math.max(...numbers.map((value) => (significant(value, 15).replace(/e.*/, "").split(".")[1] ?? "").length));
+  const decimals = Math.min(wanted, needed, 6);
   return (value) => (typeof value === "number" ? value.toFixed(decimals).replace("-", MINUS) : show(value));
+}
+
+function exponential(numbers) {
+  const decimals = Math.max(...numbers.map((value) => Number(value.toPrecision(4)).toExponential().split("e")[0].replace(/^-?\d\.?/, "").length));
+  return (value) => {
+    if (typeof value !== "number" || value === 0) return show(value);
+    const [front, power] = value.toExponential(decimals).split("e");
+    return `${front}e${power}`.replaceAll("-", MINUS).replace("+", "");
+  };
 }
 
 function clock(seconds) {

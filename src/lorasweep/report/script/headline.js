@@ -1,7 +1,7 @@
 // What came of it in one glance: the best trial against the baseline and the untuned model, and whether it is noise.
 function headline() {
   const root = document.getElementById("headline");
-  root.replaceChildren(...(best ? [result(), ground(), changes(), certainty()] : [nothingYet()]).filter(Boolean));
+  root.replaceChildren(...(best ? [result(), changes(), certainty()] : [nothingYet()]).filter(Boolean));
 }
 
 function nothingYet() {
@@ -11,7 +11,7 @@ function nothingYet() {
 }
 
 function wordsOf(index) {
-  return formatter(trials.map((trial) => objectiveOf(trial, index)), 5);
+  return exactly(trials.map((trial) => objectiveOf(trial, index)));
 }
 
 function result() {
@@ -19,14 +19,14 @@ function result() {
     const first = isMultiple ? [...complete].sort((x, y) => (isBetter(objectiveOf(x, index), objectiveOf(y, index), index) ? -1 : 1))[0] : best;
     const words = wordsOf(index);
     return element("div", { class: "best" },
-      element("p", { class: "label" }, `${objective.maximised ? "highest" : "lowest"} ${metricName(objective.name)}`),
+      element("p", { class: "label" }, `${objective.maximised ? "highest" : "lowest"} ${objective.name}`),
       element("p", { class: "value" }, words(objectiveOf(first, index))),
       element("p", { class: "label" }, pick(first), first === baseline ? " the baseline: nothing beat it" : ""),
       gains(first, index, words));
   });
   const front = complete.filter((trial) => trial.front).length;
   const note = isMultiple && element("p", { class: "note" }, `${front} of ${plural(complete.length, "complete trial")} on the Pareto front: no other is better in everything.`);
-  return element("div", { class: `card result${isMultiple ? " several" : ""}` }, parts, note);
+  return element("div", { class: `card result${isMultiple ? " several" : ""}` }, parts, note, ground());
 }
 
 function gains(trial, index, words) {
@@ -37,7 +37,9 @@ function gains(trial, index, words) {
     const share = other !== 0 ? ` ${signed((value - other) / Math.abs(other), percent)}` : "";
     return element("div", {}, element("dt", {}, `${name} ${words(other)}`), element("dd", { class: style }, signed(value - other, words), element("small", {}, share)));
   });
-  return element("dl", { class: "gains" }, rows);
+  const again = index === 0 && study.confirmed?.candidates.find((item) => item.trial === trial.number);
+  const repeated = again && element("div", {}, element("dt", {}, plural(study.confirmed.seeds.length, "new seed")), element("dd", {}, words(again.mean), again.spread === null ? "" : element("small", {}, `± ${words(again.spread)}`)));
+  return element("dl", { class: "gains" }, rows, repeated);
 }
 
 // A button that picks a trial for the comparison.
@@ -90,13 +92,13 @@ async function toClipboard(text) {
 
 // All trials on one line, with what they are measured against.
 function ground() {
-  if (isMultiple || complete.length < 1) return null;
-  return element("div", { class: "card ground" }, element("h2", {}, "Where all trials are"), sketch(drawGround));
+  if (isMultiple || complete.length < 2) return null;
+  return element("div", { class: "ground" }, sketch(drawGround));
 }
 
 function drawGround(plot) {
-  const width = Math.max(240, plot.clientWidth), height = 132;
-  const area = inner(width, height, { left: 14, right: 14, top: 40, bottom: 36 });
+  const width = Math.max(240, plot.clientWidth), height = 210;
+  const area = inner(width, height, { left: 14, right: 14, top: 46, bottom: 36 });
   const maximised = study.objectives[0].maximised;
   const values = complete.map((trial) => objectiveOf(trial));
   const x = objectiveScale(values, maximised, maximised ? [area.left, area.right] : [area.right, area.left]);
@@ -108,7 +110,7 @@ function drawGround(plot) {
     const jitter = trial === best || trial === baseline ? 0 : (((trial.number * 0.618) % 1) - 0.5) * area.height * 0.7;
     drawn.append(mark(trial, at, middle + jitter, trial === best ? 1.6 : trial === baseline ? 1.3 : 0.8));
   }
-  const named = [[best === baseline ? "best: the baseline" : "best", objectiveOf(best)], best !== baseline && ["baseline", baseline && objectiveOf(baseline)], ["untuned", untunedOf()]];
+  const named = [["untuned", untunedOf()], best !== baseline && ["baseline", baseline && objectiveOf(baseline)], [best === baseline ? "best: the baseline" : "best", objectiveOf(best)]];
   flags(named.filter((item) => item && typeof item[1] === "number"), x, area).forEach((flag) => drawn.append(flag));
   plot.replaceChildren(drawn);
 }
@@ -118,7 +120,7 @@ function flags(named, x, area) {
     const at = clamped(x, value), isOutside = value < x.domain[0] || value > x.domain[1];
     const isLeft = at < (area.left + area.right) / 2;
     const words = isOutside ? (isLeft ? `← ${name} ${wordsOf(0)(value)}` : `${name} ${wordsOf(0)(value)} →`) : name;
-    const y = 10 + (row % 3) * 12;
+    const y = 10 + row * 14;
     return svg("g", { class: `flag ${name.split(":")[0]}` },
       isOutside ? null : svg("line", { x1: at, x2: at, y1: y + 3, y2: area.bottom }),
       svg("text", { x: isLeft ? Math.max(at, area.left) + (isOutside ? 0 : 4) : at - (isOutside ? 0 : 4), y, "text-anchor": isLeft ? "start" : "end" }, words));
@@ -155,14 +157,14 @@ function drawNoise(plot) {
     const spread = item.spread ?? 0;
     const words = `mean ${significant(item.mean, 5)}, spread ${significant(spread, 2)}; in the study ${significant(item.in_study, 5)}`;
     const group = svg("g", { class: "seeds" }, svg("title", {}, words),
-      svg("text", { x: 0, y: y + 4 }, `${item.trial}${item.baseline ? " baseline" : ""}`),
+      svg("text", { x: 0, y: y + 4 }, `${item.trial}${item.baseline ? " · baseline" : ""}`),
       svg("rect", { class: "spread", x: Math.min(x(item.mean - spread), x(item.mean + spread)), y: y - 6, height: 12, width: Math.abs(x(item.mean + spread) - x(item.mean - spread)), rx: 3 }),
       item.values.map((value) => svg("circle", { class: "seed", cx: x(value), cy: y, r: 3 })),
       svg("line", { class: "mean", x1: x(item.mean), x2: x(item.mean), y1: y - 9, y2: y + 9 }),
       svg("circle", { class: "before", cx: x(item.in_study), cy: y, r: 4 }));
     drawn.append(trial ? marked(group, trial) : group);
   });
-  plot.replaceChildren(drawn, element("p", { class: "note legend" }, "● a seed  ▌ mean, with spread  ○ in the study, which chose it"));
+  plot.replaceChildren(drawn, element("p", { class: "note legend" }, "dots: a seed each; bars: mean and spread; rings: in the study, which chose them"));
 }
 
 function testScores(test) {
@@ -170,6 +172,9 @@ function testScores(test) {
   const sides = ["untuned", "baseline", "winner"].filter((side) => test[`${side}/metrics`]);
   const names = Object.keys(test[`${sides[0]}/metrics`]);
   const head = element("tr", {}, element("th", {}, "test rows"), sides.map((side) => element("th", { class: "number" }, side)));
-  const body = names.map((name) => element("tr", {}, element("th", { scope: "row" }, metricName(name)), sides.map((side) => element("td", { class: "number" }, significant(test[`${side}/metrics`][name], 5)))));
+  const body = names.map((name) => {
+    const values = sides.map((side) => test[`${side}/metrics`][name]), words = exactly(values);
+    return element("tr", {}, element("th", { scope: "row" }, metricName(name)), values.map((value) => element("td", { class: "number" }, words(value))));
+  });
   return element("table", { class: "plain" }, element("thead", {}, head), element("tbody", {}, body));
 }

@@ -5,10 +5,9 @@ figure("history", (item) => {
   if (!trials.length) return empty(item.plot, "No trials yet.");
   const height = 260, others = trials.filter((trial) => !valued.includes(trial));
   const lane = others.length ? 22 : 0;
-  const probe = objectiveScale(complete.map((trial) => objectiveOf(trial, k)), objective.maximised, [0, 180]);
-  const area = inner(item.width, height, { left: leftOf(probe, 5), bottom: 40 + lane });
-  const values = (complete.length ? complete : valued).map((trial) => objectiveOf(trial, k, true));
-  const y = objectiveScale(values, objective.maximised, [area.bottom, area.top]);
+  const values = worthLooking(valued, k);
+  const area = inner(item.width, height, { left: leftOf(linear(padded(Math.min(...values), Math.max(...values)), [0, 180]), 5), bottom: 40 + lane });
+  const y = linear(padded(Math.min(...values), Math.max(...values), false, 0.06), [area.bottom, area.top]);
   const most = Math.max(...byNumber.keys(), 1);
   const x = linear([-0.5, most + 0.5], [area.left, area.right]);
   const drawn = drawing(item.width, height, `${objective.name} of every trial, with the best so far`);
@@ -28,6 +27,16 @@ figure("history", (item) => {
   item.plot.replaceChildren(drawn, legend());
   item.note(beyond(valued.map((trial) => objectiveOf(trial, k, true)), y));
 });
+
+// Values of complete trials, and of the others those that are not further off than those are apart.
+function worthLooking(valued, k) {
+  const values = complete.map((trial) => objectiveOf(trial, k)), others = valued.map((trial) => objectiveOf(trial, k, true));
+  if (values.length < 2) return others;
+  const { maximised } = study.objectives[k];
+  const [low, high] = focus(values, maximised);
+  const inside = others.filter((value) => (maximised ? value >= low - (high - low) : value <= high + (high - low)));
+  return [low, high, ...inside];
+}
 
 function numbered(x, most) {
   const step = Math.max(1, ...[1, 2, 5, 10, 20, 50, 100, 200, 500, 1000].filter((size) => (most + 1) / size >= 5));

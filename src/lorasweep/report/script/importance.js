@@ -1,7 +1,7 @@
 // Which of the values that vary sets the best trials apart.
 figure("importance", (item) => {
   const shares = Object.entries(study.importances[choice.objective] ?? {});
-  if (!shares.length) return empty(item.plot, `Ranked from ${study.fewest} complete trials that differ; there are ${complete.length}.`);
+  if (!shares.length) return empty(item.plot, complete.length < study.fewest ? `Ranked from ${study.fewest} complete trials on; there are ${complete.length}.` : "Nothing varies in every trial.");
   const names = new Map(study.keys.map((key) => [key.key, key.name]));
   const most = Math.max(...shares.map(([, share]) => share)) || 1;
   const rows = shares.map(([key, share]) => [

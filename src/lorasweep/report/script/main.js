@@ -37,13 +37,13 @@ function refilter() {
   shade();
   light();
   const parallel = figures.find((item) => item.id === "parallel");
-  if (parallel.axes) drawBrushes(parallel, { top: 44, bottom: 326 });
+  if (parallel.axes) drawBrushes(parallel);
 }
 
 function offerObjectives() {
   const label = document.getElementById("objectives"), list = label.querySelector("select");
   label.hidden = !isMultiple;
-  list.append(...study.objectives.map(({ name }, index) => element("option", { value: index }, metricName(name))));
+  list.append(...study.objectives.map(({ name }, index) => element("option", { value: index }, name)));
   list.value = choice.objective;
   list.addEventListener("change", () => choose({ objective: Number(list.value) }));
 }

@@ -4,7 +4,7 @@ figure("parallel", (item) => {
   if (!keys.length || !complete.length) return empty(item.plot, complete.length ? "Nothing varies." : "No trial is complete yet.");
   const count = keys.length + study.objectives.length, height = 340;
   const width = Math.max(item.width, 92 * count);
-  const area = inner(width, height, { left: 50, right: 50, top: 44, bottom: 14 });
+  const area = inner(width, height, { left: Math.max(46, Math.min(leftOf(scaleOf(keys[0], [0, 1]), 6), 120)), right: Math.max(30, 4 * study.objectives.at(-1).name.length), top: 44, bottom: 22 });
   const drawn = drawing(width, height, "Values and objective of every complete trial, one line each");
   const axes = [...keys.map((key) => knobAxis(key, area)), ...study.objectives.map((_, index) => scoreAxis(index, area))];
   axes.forEach((axis, index) => (axis.x = area.left + (index / Math.max(1, count - 1)) * area.width));
@@ -19,7 +19,7 @@ figure("parallel", (item) => {
   axes.forEach((axis) => drawn.append(drawAxis(axis, area, Math.min(150, area.width / count))));
   item.axes = axes;
   item.plot.replaceChildren(drawn, scaleLegend());
-  drawBrushes(item, area);
+  drawBrushes(item);
   item.note("drag along an axis to filter");
 });
 
@@ -35,13 +35,12 @@ function scoreAxis(index, area) {
   const { key, name, maximised } = study.objectives[index];
   const range = maximised ? [area.bottom, area.top] : [area.top, area.bottom];
   const scale = objectiveScale(complete.map((trial) => objectiveOf(trial, index)), maximised, range);
-  return { key, name: metricName(name), scale, isScore: true, place: (trial) => (trial.values ? clamped(scale, objectiveOf(trial, index)) : null) };
+  return { key, name, scale, isScore: true, place: (trial) => (trial.values ? clamped(scale, objectiveOf(trial, index)) : null) };
 }
 
 function drawAxis({ key, name, scale, x, missing, isScore }, area, room) {
   const group = svg("g", { class: `axis upright${isScore ? " score" : ""}`, transform: `translate(${x.toFixed(1)},0)` });
-  const words = isScore ? `${name} ${study.objectives.find((item) => item.key === key).maximised ? "↑" : "↑ less"}` : name;
-  group.append(svg("title", {}, key), svg("line", { class: "spine", y1: area.top, y2: area.bottom }), svg("text", { class: "title", y: 16, "text-anchor": "middle" }, shortened(words, room)));
+  group.append(svg("title", {}, key), svg("line", { class: "spine", y1: area.top, y2: area.bottom }), svg("text", { class: "title", y: 16, "text-anchor": "middle" }, shortened(name, room)), isScore ? svg("text", { y: 30, "text-anchor": "middle" }, "↑ better") : "");
   const ticks = [...scale.ticks(6), ...(missing === null || missing === undefined ? [] : [{ at: missing, words: "–" }])];
   for (const { at, words } of ticks) group.append(svg("line", { class: "tick", x1: -3, x2: 3, y1: at, y2: at }), svg("text", { class: "value", x: -7, y: at, dy: "0.32em", "text-anchor": "end" }, shortened(words, room * 0.72)));
   group.append(svg("g", { class: "brush", "data-axis": key }), grip(key, scale, area));
@@ -81,16 +80,16 @@ function conditions(key, scale, low, high) {
   return inside.length ? [`${key}=${inside.map(quoted).join(",")}`] : [];
 }
 
-function drawBrushes(item, area) {
+function drawBrushes(item) {
   const { terms } = parseFilter(choice.filter);
   for (const { key, scale } of item.axes ?? []) {
     const mine = terms.filter((term) => term.column?.key === key);
     const layer = item.plot.querySelector(`[data-axis="${CSS.escape(key)}"]`);
-    layer.replaceChildren(...(mine.length ? bars(mine, scale, area) : []));
+    layer.replaceChildren(...(mine.length ? bars(mine, scale) : []));
   }
 }
 
-function bars(terms, scale, area) {
+function bars(terms, scale) {
   const bar = (one, other) => svg("rect", { x: -5, width: 10, rx: 3, y: Math.min(one, other), height: Math.max(4, Math.abs(other - one)) });
   if (scale.values) {
     const kept = scale.values.filter((value) => terms.every((term) => term.options.some((option) => fits(value, term.sign === "!=" ? "=" : term.sign, option)) !== (term.sign === "!=")));

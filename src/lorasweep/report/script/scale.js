@@ -23,14 +23,11 @@ function logarithmic([low, high], range) {
   const scale = (value) => inner(Math.log10(value));
   scale.invert = (place) => 10 ** inner.invert(place);
   scale.ticks = (count = 5) => {
-    const wide = Math.log10(high / low);
-    const factors = wide > count ? [1] : wide > 1.4 ? [1, 3] : [1, 2, 3, 5, 7];
-    const marks = [];
-    for (let power = Math.floor(Math.log10(low)); power <= Math.log10(high); power++)
-      for (const factor of factors) marks.push(Number(`${factor}e${power}`));
-    const inside = marks.filter((value) => value >= low * 0.999 && value <= high * 1.001);
-    const shown = inside.length < 2 ? [low, high] : inside;
-    return shown.map((value) => ({ value, at: scale(value), words: show(value) }));
+    const powers = Array.from({ length: Math.ceil(Math.log10(high)) - Math.floor(Math.log10(low)) + 1 }, (_, index) => Math.floor(Math.log10(low)) + index);
+    const inside = (factors) => powers.flatMap((power) => factors.map((factor) => Number(`${factor}e${power}`))).filter((value) => value >= low && value <= high);
+    const found = [[1, 2, 3, 5, 7], [1, 2, 5], [1, 3], [1]].map(inside).find((marks) => marks.length <= count + 1) ?? inside([1]);
+    const every = Math.ceil(found.length / (count + 1));
+    return found.filter((_, index) => index % every === 0).map((value) => ({ value, at: scale(value), words: significant(value, 2) }));
   };
   return Object.assign(scale, { domain: [low, high], range, isLog: true });
 }

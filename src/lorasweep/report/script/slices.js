@@ -3,7 +3,8 @@ figure("slices", (item) => {
   const keys = study.keys.filter((key) => valuesOf(key).length > 1);
   if (!keys.length || !complete.length) return empty(item.plot, complete.length ? "Nothing varies." : "No trial is complete yet.");
   const k = choice.objective, { maximised, name } = study.objectives[k];
-  const across = Math.max(1, Math.min(keys.length, Math.floor(item.width / 200)));
+  const rows = Math.ceil(keys.length / Math.max(1, Math.min(6, Math.floor(item.width / 190))));
+  const across = Math.ceil(keys.length / rows);
   const width = Math.floor((item.width - 12 * (across - 1)) / across), height = 190;
   const values = complete.map((trial) => objectiveOf(trial, k));
   const left = leftOf(objectiveScale(values, maximised, [0, 120]), 3);

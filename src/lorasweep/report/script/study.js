@@ -9,6 +9,8 @@ const isMultiple = study.objectives.length > 1;
 const SHORT = { "memory/peak_gib": "peak GiB", "tokens/per_second": "tokens/s", seconds: "time", "train/seconds": "train s" };
 const LESS_IS_BETTER = /^(memory\/|train\/seconds|seconds|adapter\/)|loss$|perplexity$/;
 
+for (const objective of study.objectives) objective.name = metricName(objective.name);
+
 function metricName(key) {
   return SHORT[key] ?? key.replace(/^eval\//, "").replaceAll("_", " ");
 }

@@ -90,7 +90,14 @@ function shade() {
 function tableNote() {
   const more = columns.some((column) => column.isExtra);
   const toggle = element("button", { type: "button", class: "quiet", "aria-pressed": showsAll, onclick: () => { showsAll = !showsAll; drawTable(); tableNote(); } }, "all columns");
-  document.querySelector("#trials .note").replaceChildren("best first; a grey value is what a trial had reached when it ended ", more ? toggle : "");
+  document.querySelector("#trials .note").replaceChildren("best first; a grey value is what a trial had reached when it ended", constants(), " ", more ? toggle : "");
+}
+
+// What the columns that are left out for it say of every trial.
+function constants() {
+  const same = columns.filter((column) => column.isConstant && /^eval\/(?!perplexity)|^memory\/peak_gib/.test(column.key));
+  const words = same.map((column) => `${column.name} ${trials.map(column.words).find(Boolean)}`);
+  return words.length ? `; the same in every trial: ${words.join(", ")}` : "";
 }
 
 function listenToTable() {

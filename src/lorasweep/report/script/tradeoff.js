@@ -23,7 +23,7 @@ figure("tradeoff", (item) => {
   const costs = shown.map(column.get);
   const x = linear(padded(Math.min(...costs), Math.max(...costs)), [area.left, area.right]);
   const drawn = drawing(item.width, height, `${name} against ${column.name}`);
-  drawn.append(axis("left", y, area, { title: name }), axis("bottom", x, area, { title: column.name }));
+  drawn.append(axis("left", y, area, { title: name }), axis("bottom", x, area, { title: column.key === "seconds" ? "time in s" : column.name }));
   const front = frontOf(shown, column, k, wantsMore);
   drawn.append(svg("path", { class: "front-line", d: front.length ? path(front.flatMap((trial, index) => corner(trial, front[index - 1], column, k, x, y))) : "" }));
   for (const trial of [...shown].reverse()) {
@@ -32,7 +32,7 @@ figure("tradeoff", (item) => {
     hit(item, trial, drawn, [place]);
   }
   item.plot.replaceChildren(drawn);
-  item.note(`on the line: no other trial is better in both (${wantsMore ? "more" : "less"} ${column.name} counts as better)`);
+  item.note(`on the line: nothing is better in both; ${wantsMore ? "more" : "less"} ${column.name} is better`);
 }, "against");
 
 function frontOf(shown, column, k, wantsMore) {
