@@ -60,9 +60,15 @@ class Maker:
         self.tokens = [self.chance.randint(4, 40) for _ in range(ROWS)]
 
     def _definition(self) -> Definition:
-        run = {"model": {"name": "meta-llama/Llama-3.1-8B-Instruct"}, "quant": {"method": "nf4"}, "data": {"source": "hub", "path": "tatsu-lab/alpaca"}}
+        run = {
+            "model": {"name": "meta-llama/Llama-3.1-8B-Instruct"},
+            "quant": {"method": "nf4"},
+            "data": {"source": "hub", "path": "tatsu-lab/alpaca"},
+        }
         settings = Settings(sampler="tpe", pruner="asha", n_trials=1)
-        return Definition(self.folder.name, self.folder, settings, SPACE, lambda point: Composed(run, [], [], str(point)))
+        return Definition(
+            self.folder.name, self.folder, settings, SPACE, lambda point: Composed(run, [], [], str(point))
+        )
 
     def point(self) -> Point:
         """A point of the space."""
@@ -89,8 +95,11 @@ class Maker:
         if point["optim.lr"] > 1.7e-3 and self.chance.random() < 0.7:
             return State.DIVERGED, f"the loss is nan at step {11 + number % 7}"
         if number % 97 == 50:
-            return State.FAILED, "RuntimeError: CUDA error: an illegal memory access was encountered\nTraceback (most recent call last):\n  …"
-        pruned = number > 5 and list(reports.values())[0] > 1.42
+            return (
+                State.FAILED,
+                "RuntimeError: CUDA error: an illegal memory access was encountered\nTraceback (most recent call last):\n  …",
+            )
+        pruned = number > 5 and next(iter(reports.values())) > 1.42
         return (State.PRUNED, None) if pruned else (State.COMPLETE, None)
 
     def trial(self, point: Point | None = None, kind: str = "sampled", folders: bool = True) -> int:
@@ -106,8 +115,15 @@ class Maker:
         seconds = 20 + (seen[-1][0] if seen else BUDGET // 20) / speed * 3
         facts = self.facts(point, seen, seconds, speed)
         slot = min(range(SLOTS), key=lambda place: self.free[place])
-        self.store.note(number, start={"choices": {"scheduler": point["scheduler"]}, "slot": slot, "begun": self.free[slot].isoformat()})
-        values = [facts[name] for name in self.store.attributes["definition"]["hydra.sweeper.objectives"]] if state is State.COMPLETE else None
+        self.store.note(
+            number,
+            start={"choices": {"scheduler": point["scheduler"]}, "slot": slot, "begun": self.free[slot].isoformat()},
+        )
+        values = (
+            [facts[name] for name in self.store.attributes["definition"]["hydra.sweeper.objectives"]]
+            if state is State.COMPLETE
+            else None
+        )
         self.store.finish(number, state, values, {"facts": facts, "reason": reason})
         self.free[slot] += timedelta(seconds=seconds + 1)
         self.ended[number] = self.free[slot]
@@ -127,10 +143,24 @@ class Maker:
         if seen:
             best = min(value for _, value in seen)
             match = round(max(0.0, min(1.0, 1.9 - 1.25 * best)) * 20) / 20
-            facts |= {"objective": best, "eval/loss": best, "eval/perplexity": math.exp(best), "eval/exact_match": match, "objective/step": 200}
+            facts |= {
+                "objective": best,
+                "eval/loss": best,
+                "eval/perplexity": math.exp(best),
+                "eval/exact_match": match,
+                "objective/step": 200,
+            }
         return facts
 
-    def write(self, number: int, point: Point, state: State, facts: dict[str, Any], seen: Sequence[tuple[int, float]], reason: str | None) -> None:
+    def write(
+        self,
+        number: int,
+        point: Point,
+        state: State,
+        facts: dict[str, Any],
+        seen: Sequence[tuple[int, float]],
+        reason: str | None,
+    ) -> None:
         """The folder of a trial, as a run leaves it."""
         folder = self.folder / "trials" / str(number)
         run = build({}, Run, set())
@@ -142,15 +172,28 @@ class Maker:
                 run.scheduler.name = value
         claim(folder, run)
         (folder / "log.txt").write_text(f"trial {number}\n")
-        write_json(folder / "record.json", {"name": f"{number}-trial", "wandb_id": f"{self.folder.name}-{number}", "git": {"commit": "0" * 40, "changed": []}})
+        write_json(
+            folder / "record.json",
+            {
+                "name": f"{number}-trial",
+                "wandb_id": f"{self.folder.name}-{number}",
+                "git": {"commit": "0" * 40, "changed": []},
+            },
+        )
         write_json(folder / "summary.json", {**facts, "state": state.value, "error": reason})
         if not seen:
             return
         with open(folder / "metrics.jsonl", "w") as file:
             for step in range(1, 201):
                 tokens = seen[-1][0] * step // 200
-                loss = facts["objective"] + (UNTUNED - facts["objective"]) * math.exp(-6 * step / 200) + self.chance.gauss(0, 0.03)
-                file.write(json.dumps({"step": step, "seconds": step, "train/loss": loss, "tokens/supervised": tokens}) + "\n")
+                loss = (
+                    facts["objective"]
+                    + (UNTUNED - facts["objective"]) * math.exp(-6 * step / 200)
+                    + self.chance.gauss(0, 0.03)
+                )
+                file.write(
+                    json.dumps({"step": step, "seconds": step, "train/loss": loss, "tokens/supervised": tokens}) + "\n"
+                )
         with open(folder / "evaluation.jsonl", "w") as file:
             for step, loss in ((0, UNTUNED), (200, facts["objective"])):
                 file.write(json.dumps(self.evaluation(step, loss)) + "\n")
@@ -166,8 +209,13 @@ class Maker:
                 "generated": wanted if right else others[0], "scores": {"exact_match": float(bool(right))}, "row": 7 * row,
             })  # fmt: skip
         losses = [count * max(0.05, loss + self.chance.gauss(0, 0.25)) for count in self.tokens]
-        return {"step": step, "row_losses": losses, "row_tokens": self.tokens, "answers": answers, "rows": [7 * row for row in range(ROWS)]}
-
+        return {
+            "step": step,
+            "row_losses": losses,
+            "row_tokens": self.tokens,
+            "answers": answers,
+            "rows": [7 * row for row in range(ROWS)],
+        }
 
     def close(self) -> Path:
         """Let go of the store, in which trials end when they would have; the folder of the study."""

@@ -10,7 +10,8 @@ import pytest
 from rich.console import Console
 
 from lorasweep import compose
-from lorasweep.confirm import Candidate, Comparison, Confirmation, confirm, verdict
+from lorasweep.confirm import confirm
+from lorasweep.confirm.comparison import Candidate, Comparison, Confirmation, verdict
 from lorasweep.rules import UserError
 from lorasweep.study.session import run_session
 from lorasweep.study.view import Lines

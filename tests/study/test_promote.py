@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from lorasweep import compose, promote
-from lorasweep.compose.composition import _hydra
+from lorasweep.compose.checked import initialised
 from lorasweep.rules import UserError
 from lorasweep.saved import as_recorded
 from lorasweep.study.definition import FREE, flat
@@ -31,7 +31,7 @@ def study(tmp_path: Path) -> Callable[..., Any]:
     def run(
         *overrides: str, point: dict[str, Any], config_dir: Path | None = None
     ) -> tuple[promote.Promoted, dict[str, Any]]:
-        with _hydra(ROOT / "conf", config_dir):
+        with initialised(ROOT / "conf", config_dir):
             definition = defined(folder, *overrides)
             definition.compose(definition.space.baseline())
             store = kept(folder, definition)
@@ -169,7 +169,7 @@ def test_the_best_is_written_beside_the_study_as_what_promote_writes(
     study: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made, _ = study("model=tiny", "lora.r=8,9", point={"lora.r": 9})
-    with _hydra(ROOT / "conf", None):
+    with initialised(ROOT / "conf", None):
         promote.write_best(defined(tmp_path / "s", "model=tiny", "lora.r=8,9"))
     assert (tmp_path / "s" / "best.yaml").read_text() == made.text
 

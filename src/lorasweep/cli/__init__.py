@@ -7,6 +7,7 @@ import os
 import typer
 
 from lorasweep.cli import runs, studies
+from lorasweep.cli.report import report
 from lorasweep.compose import user_errors
 
 app = typer.Typer(
@@ -20,7 +21,7 @@ app = typer.Typer(
 
 # In the order of the help
 RUNS = (runs.preview, runs.evaluate, runs.chat, runs.merge, runs.push, runs.lm_eval)
-STUDIES = (studies.plan, studies.add, studies.stop, studies.confirm, studies.promote)
+STUDIES = (studies.plan, studies.add, studies.stop, studies.confirm, report, studies.promote)
 for command in (*RUNS, *STUDIES):
     app.command(command.__name__.replace("_", "-"))(command)
 

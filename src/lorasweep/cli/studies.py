@@ -72,10 +72,14 @@ def confirm(
     """Train the best trials again with other seeds: is the winner inside the noise? Then score the test rows, once."""
     from rich.console import Console
 
-    from lorasweep import confirm as confirmation
+    from lorasweep.confirm import confirm
+    from lorasweep.confirm.console import Trials, show
 
-    view = confirmation.Trials(Console())
-    confirmation.show(confirmation.confirm(find_study(study), top, seeds, slots, storage, view))
+    folder = find_study(study)
+    show(confirm(folder, top, seeds, slots, storage, Trials(Console())))
+    from lorasweep.report import PAGE, report, report_if_possible
+
+    typer.echo(report_if_possible(lambda: report(folder, folder / PAGE, storage)))
 
 
 def promote(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import uuid
 from collections.abc import Iterator, Sequence
@@ -17,8 +18,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from lorasweep import schema
+from lorasweep.compose.checked import checked_run, checked_study, composed_values, read_point
 from lorasweep.compose.command_line import CommandLine
-from lorasweep.compose.composition import SECRET_NAME, checked_run, checked_study, composed_values, read_point
 from lorasweep.conflicts import conflicts
 from lorasweep.record import Launch
 from lorasweep.rules import MISSING, UserError, check
@@ -27,6 +28,8 @@ __all__ = [
     "CommandLine", "check_command_line", "checked_run", "checked_study", "composed_values", "launch", "read_point",
     "register", "to_run", "user_errors",
 ]  # fmt: skip
+
+SECRET_NAME = re.compile(r"token|secret|passw|credential|api_?key|private", re.IGNORECASE)
 
 
 def register() -> None:

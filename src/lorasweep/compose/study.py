@@ -6,7 +6,7 @@ import copy
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -24,6 +24,9 @@ from lorasweep.study.canonical import config_key
 from lorasweep.study.definition import Composed, Definition
 from lorasweep.study.settings import Settings
 from lorasweep.study.space import Choice, Dimension, Interval, Point, Space
+
+if TYPE_CHECKING:
+    from lorasweep.study.store import Store
 
 SWEEPER = "hydra.sweeper"
 
@@ -166,13 +169,20 @@ def start(settings: Settings, loader: ConfigLoader, master: DictConfig, argument
 
     from lorasweep.compose import user_errors
     from lorasweep.promote import write_best
-    from lorasweep.study.session import run_session, undisturbed
+    from lorasweep.study.session import run_session
+    from lorasweep.study.signals import undisturbed
     from lorasweep.study.view import build_view
 
     with user_errors():
         definition = define(asdict(settings), loader, master, arguments)
+
+        def closing(store: Store) -> str:
+            from lorasweep.report import report_if_possible, write_report
+
+            return report_if_possible(lambda: write_report(store, definition.folder))
+
         try:
-            reason = run_session(definition, build_view(Console(), definition))
+            reason = run_session(definition, build_view(Console(), definition), closing)
         finally:
             with undisturbed():
                 write_best(definition)

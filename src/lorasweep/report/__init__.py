@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 from lorasweep.record import write_text
 from lorasweep.report.gathering import gather
 from lorasweep.report.page import render
+from lorasweep.study.folder import controller_of
 from lorasweep.study.store import Store, open_store
 
 PAGE = "report.html"
 
 
-def write_report(store: Store, study: Path, page: Path | None = None, reload: float | None = None) -> Path:
-    """Write the page of a study, whole or not at all, by default into its folder; `reload` is in seconds."""
-    page = page or study / PAGE
-    write_text(page, render(gather(store, study, page.absolute().parent), reload))
-    return page
-
-
-def report(study: Path, page: Path | None = None, storage: str | None = None, reload: float | None = None) -> Path:
-    """Open a study and write its page."""
+def report(study: Path, page: Path, storage: str | None = None, reload: float | None = None) -> Path:
+    """Open a study and write its page; with `reload` the page loads itself again after so many seconds."""
     store = open_store(study, storage)
     try:
         return write_report(store, study, page, reload)
@@ -28,9 +25,27 @@ def report(study: Path, page: Path | None = None, storage: str | None = None, re
         store.close()
 
 
-def report_if_possible(study: Path, storage: str | None = None) -> str:
-    """Write the page of a study that has ended; return what to say: nothing that goes wrong here fails a study."""
+def write_report(store: Store, study: Path, page: Path | None = None, reload: float | None = None) -> Path:
+    """Write the page of a study whole or not at all, by default into its folder."""
+    page = page or study / PAGE
+    write_text(page, render(gather(store, study, page.absolute().parent), reload))
+    return page
+
+
+def watch(study: Path, page: Path, storage: str | None, seconds: float) -> None:
+    """Write the page of a study again and again while something runs it, and a last time when nothing does."""
     try:
-        return f"to look at: {report(study, storage=storage)}"
+        while controller_of(study):
+            report(study, page, storage, reload=seconds)
+            time.sleep(seconds)
+    except KeyboardInterrupt:
+        pass
+    report(study, page, storage)
+
+
+def report_if_possible(writing: Callable[[], Path]) -> str:
+    """Write a page at the end of something that it must not fail; return what to say about it."""
+    try:
+        return f"to look at: {os.path.relpath(writing())}"
     except Exception as error:
-        return f"{study / PAGE} was not written ({type(error).__name__}: {error}); lorasweep report {study} tries again"
+        return f"there is no {PAGE}: {type(error).__name__}: {error}"

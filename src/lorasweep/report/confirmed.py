@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from lorasweep.confirm import Candidate, Comparison, read_confirmation, verdict
+from lorasweep.confirm import read_confirmation
+from lorasweep.confirm.comparison import Candidate, Comparison, verdict
 
 
 def confirmed(study: Path) -> dict[str, Any] | None:

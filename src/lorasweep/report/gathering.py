@@ -16,7 +16,7 @@ from lorasweep.report.timeline import timeline
 from lorasweep.report.trials import describe
 from lorasweep.results import RunResults, read_results
 from lorasweep.rules import UserError
-from lorasweep.study.folder import controller_of
+from lorasweep.study.folder import controller_of, trial_folder
 from lorasweep.study.importance import FEWEST, importances
 from lorasweep.study.leaderboard import UNTUNED, Leaderboard, build_leaderboard
 from lorasweep.study.store import Store
@@ -31,7 +31,7 @@ def gather(store: Store, study: Path, beside: Path) -> dict[str, Any]:
     board, trials = build_leaderboard(store, study), store.trials()
     definition = store.attributes.get("definition", {})
     running = controller_of(study)
-    runs = {trial.number: run for trial in trials if (run := _run(study / "trials" / str(trial.number)))}
+    runs = {trial.number: run for trial in trials if (run := _run(trial_folder(study, trial.number)))}
     detailed = {number: runs[number] for number in _detailed(board) if number in runs}
     values = {
         "name": store.name,

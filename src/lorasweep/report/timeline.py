@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 from lorasweep.study.outcomes import State
@@ -31,7 +32,7 @@ def timeline(trials: Sequence[Trial], now: float | None) -> dict[str, Any] | Non
         if trial.number in spans
         for begin, end in [spans[trial.number]]
     ]
-    return {"bars": bars, "gaps": gaps, "length": max(bar["end"] for bar in bars), "began": busy[0][0]}
+    return {"bars": bars, "gaps": gaps, "length": _shown(busy[-1][1], pieces)}
 
 
 def _span(trial: Trial, now: float | None) -> Span | None:
@@ -58,7 +59,7 @@ def _pieces(busy: list[Span]) -> tuple[list[tuple[float, float]], list[dict[str,
     total = sum(end - begin for begin, end in busy)
     left_out = busy[0][0]
     pieces, gaps = [(busy[0][0], left_out)], []
-    for (_, before), (after, _) in zip(busy, busy[1:], strict=False):
+    for (_, before), (after, _) in pairwise(busy):
         if after - before > SHARE_OF_IDLE * total:
             gaps.append({"at": before - left_out, "width": GAP * total, "seconds": after - before})
             left_out += after - before - GAP * total

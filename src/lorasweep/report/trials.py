@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 from lorasweep.record import CHECKOUT
 from lorasweep.results import RunResults
+from lorasweep.study.folder import trial_folder
 from lorasweep.study.leaderboard import UNTUNED, Leaderboard, Row
 from lorasweep.study.outcomes import State
 from lorasweep.study.store import Trial
@@ -32,7 +33,7 @@ def describe(
 def _trial(
     board: Leaderboard, row: Row, trial: Trial, run: RunResults | None, beside: Path, is_running: bool
 ) -> dict[str, Any]:
-    folder = board.folder / "trials" / str(trial.number)
+    folder = trial_folder(board.folder, trial.number)
     state = trial.state if is_running or trial.state is not State.RUNNING else State.INTERRUPTED
     return {name: row[name] for name in FROM_BOARD if name in row} | {
         "number": trial.number,

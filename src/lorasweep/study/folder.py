@@ -1,7 +1,8 @@
-"""The folder of a study, as commands beside it find it."""
+"""The folder of a study: where its trials are, and how commands beside it find it."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import socket
@@ -13,6 +14,18 @@ from lorasweep.rules import Problem, UserError, nearest
 
 STUDIES = Path("outputs/studies")
 OWNER = "controller.json"
+
+
+def trial_folder(study: Path, number: int) -> Path:
+    """Return the folder of a trial."""
+    return study / "trials" / str(number)
+
+
+def set_aside(folder: Path) -> None:
+    """Rename what an attempt at a trial that was interrupted has left."""
+    if folder.exists():
+        places = (folder.with_name(f"{folder.name}.attempt{number}") for number in itertools.count(1))
+        folder.rename(next(place for place in places if not place.exists()))
 
 
 def find_study(given: str) -> Path:

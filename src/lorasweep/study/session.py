@@ -6,9 +6,8 @@ import errno
 import json
 import os
 import shutil
-import signal
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from lorasweep.study.folder import OWNER
 from lorasweep.study.leaderboard import CSV, build_leaderboard, write_leaderboard
 from lorasweep.study.proposal import check_sampler
 from lorasweep.study.requests import forget_stops
+from lorasweep.study.signals import undisturbed
 from lorasweep.study.slots import Slot, build_slots, ending
 from lorasweep.study.store import Store, check_file, local_url, make_file, readable
 from lorasweep.study.view import View
@@ -31,10 +31,11 @@ LOCK = ".lock"
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
 
-def run_session(definition: Definition, view: View) -> str | None:
+def run_session(definition: Definition, view: View, closing: Callable[[Store], str] | None = None) -> str | None:
     """Run a study up to its total; return why it ended before, None if it is done.
 
-    Raises UserError before the first trial for everything that the user can mend; what was there stays as it was.
+    However it ends, `closing` is called with what came of it, and what it returns is shown. Raises UserError before the
+    first trial for everything that the user can mend; what was there stays as it was.
     """
     check_sampler(definition.settings)
     slots = build_slots(definition.settings.slots, definition.objective, definition.folder / "workers")
@@ -45,7 +46,7 @@ def run_session(definition: Definition, view: View) -> str | None:
             facts = _checked(definition, slots[0])
             _check_facts(definition, store, facts)
             try:
-                return _run(Controller(definition, store, slots, view))
+                return _run(Controller(definition, store, slots, view), closing)
             finally:
                 view.end()
     except KeyboardInterrupt:  # before the first trial; later it is the controller's to handle
@@ -74,7 +75,7 @@ def _opened(definition: Definition) -> Iterator[Store]:
             store.close()
 
 
-def _run(controller: Controller) -> str | None:
+def _run(controller: Controller, closing: Callable[[Store], str] | None) -> str | None:
     """Run trials; however that ends, what came of them is written down and shown."""
     view, folder = controller.view, controller.definition.folder
     try:
@@ -87,17 +88,8 @@ def _run(controller: Controller) -> str | None:
             except OSError as error:
                 view.say(f"{folder / CSV} cannot be written: {error.strerror}")
             view.end(board)
-
-
-@contextmanager
-def undisturbed() -> Iterator[None]:
-    """Let no further Ctrl-C get between the end of a study and its results."""
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+            if closing:
+                view.say(closing(controller.store))
 
 
 @contextmanager

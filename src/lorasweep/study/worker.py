@@ -9,6 +9,7 @@ import ctypes
 import errno
 import faulthandler
 import importlib
+import json
 import math
 import os
 import queue
@@ -71,6 +72,15 @@ class Outcome:
     def of(cls, message: Message) -> Outcome:
         """Read what `message` made."""
         return cls(State(message["state"]), message["values"], message["facts"], message["reason"])
+
+    @classmethod
+    def left_in(cls, folder: Path) -> Outcome | None:
+        """Return the outcome that a trial wrote down before anybody could hear of it."""
+        try:
+            outcome = cls.of(json.loads((folder / OUTCOME).read_text()))
+        except (OSError, ValueError, KeyError):
+            return None
+        return outcome if outcome.state.is_finished else None
 
 
 class Reporter(Protocol):
