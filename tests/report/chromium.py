@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 PATIENCE = 60.0
 """Seconds after which something that takes one or two has not happened."""
 
@@ -26,7 +27,7 @@ class Chromium:
         self.to, self.back = to, back
         self.numbers, self.unread, self.session = itertools.count(1), b"", ""
         self.troubles: list[str] = []
-        self.events: list[dict[str, Any]] = []
+        self.loaded = False
         target = self.send("Target.createTarget", url="about:blank")["targetId"]
         self.session = self.send("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log"):
@@ -48,10 +49,11 @@ class Chromium:
         self.send("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.send("Emulation.setEmulatedMedia", media="", features=[scheme])
-        self.send("Page.navigate", url="about:blank")
-        self._until("Page.loadEventFired")
-        self.send("Page.navigate", url=path.absolute().as_uri() + fragment)
-        self._until("Page.loadEventFired")
+        for address in ("about:blank", path.absolute().as_uri() + fragment):
+            self.loaded = False
+            self.send("Page.navigate", url=address)
+            while not self.loaded:
+                self._hear()
 
     def run(self, script: str) -> Any:
         """The value of an expression in the page; promises are waited for."""
@@ -91,11 +93,6 @@ class Chromium:
         found = self.send("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
         path.write_bytes(base64.b64decode(found["data"]))
 
-    def _until(self, name: str) -> None:
-        while not any(event["method"] == name for event in self.events):
-            self._hear()
-        self.events.clear()
-
     def _hear(self) -> dict[str, Any]:
         """Take in one message; what the page complains about is kept."""
         end = time.monotonic() + PATIENCE
@@ -108,8 +105,7 @@ class Chromium:
         line, _, self.unread = self.unread.partition(b"\0")
         message: dict[str, Any] = json.loads(line)
         method = message.get("method")
-        if method == "Page.loadEventFired":
-            self.events.append(message)
+        self.loaded = self.loaded or method == "Page.loadEventFired"
         if method in ("Runtime.exceptionThrown", "Runtime.consoleAPICalled", "Log.entryAdded"):
             self.troubles.append(json.dumps(message["params"])[:1000])
         return message
@@ -118,8 +114,7 @@ class Chromium:
 @contextmanager
 def chromium(profile: Path) -> Iterator[Chromium]:
     """Start chromium with a profile of its own; it ends with the context."""
-    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    assert program, "chromium is needed: apt-get install chromium"
+    program = next(found for name in PROGRAMS if (found := shutil.which(name)))
     (theirs_in, to), (back, theirs_out) = os.pipe(), os.pipe()
 
     def pass_pipes() -> None:
