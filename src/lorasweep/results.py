@@ -72,7 +72,9 @@ def read_results(folder: Path) -> RunResults:
         text = (folder / "run.yaml").read_text(encoding="utf-8").replace("\\${", "${")
         config = yaml.load(text, SafeLoader)
     except (OSError, yaml.YAMLError):
-        raise UserError(Problem("RUN", str(folder), "a run folder, which holds run.yaml")) from None
+        config = None
+    if not isinstance(config, dict):  # or one that was killed as it wrote it
+        raise UserError(Problem("RUN", str(folder), "a run folder, which holds run.yaml"))
     return RunResults(folder, config, read_json(folder / "record.json"), read_json(folder / "summary.json"))
 
 

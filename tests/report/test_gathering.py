@@ -21,6 +21,7 @@ from lorasweep.report.page import render
 from lorasweep.report.timeline import timeline
 from lorasweep.report.trials import command_again
 from lorasweep.results import RunResults
+from lorasweep.study.folder import STUDIES
 from lorasweep.study.outcomes import State
 from lorasweep.study.store import Trial, open_store
 from tests.report.odd import HOSTILE, ODD, confirmed, maximised, running, several_objectives
@@ -57,6 +58,17 @@ def test_trials_come_in_the_order_of_the_leaderboard_with_what_they_tried_and_wh
     assert not any(name.startswith("untuned/") for trial in trials for name in trial["metrics"])
     assert data["untuned"]["objective"] == 2.31
     assert data["importances"][0].keys() <= BASELINE.keys()
+
+
+def test_commands_call_a_study_what_they_find_it_by(study: Path, tmp_path: Path) -> None:
+    assert gathered(study)["called"] == str(study)
+    known = tmp_path / STUDIES / "guanaco"
+    kept(known).close()
+    assert (gathered(known)["called"], gathered(known)["name"], gathered(known)["table"]) == (
+        "guanaco",
+        "guanaco",
+        None,
+    )
 
 
 def test_keys_say_how_they_vary(study: Path) -> None:

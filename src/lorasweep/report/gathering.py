@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,12 +14,12 @@ from lorasweep.report.confirmed import confirmed
 from lorasweep.report.details import answers, row_losses, training_losses
 from lorasweep.report.surroundings import surroundings
 from lorasweep.report.timeline import timeline
-from lorasweep.report.trials import describe
+from lorasweep.report.trials import describe, link
 from lorasweep.results import RunResults, read_results
 from lorasweep.rules import UserError
-from lorasweep.study.folder import controller_of, trial_folder
+from lorasweep.study.folder import STUDIES, controller_of, trial_folder
 from lorasweep.study.importance import FEWEST, importances
-from lorasweep.study.leaderboard import UNTUNED, Leaderboard, build_leaderboard
+from lorasweep.study.leaderboard import CSV, UNTUNED, Leaderboard, build_leaderboard
 from lorasweep.study.store import Store
 from lorasweep.study.wording import short_names
 
@@ -34,7 +35,9 @@ def gather(store: Store, study: Path, beside: Path) -> dict[str, Any]:
     runs = {trial.number: run for trial in trials if (run := _run(trial_folder(study, trial.number)))}
     detailed = {number: runs[number] for number in _detailed(board) if number in runs}
     values = {
-        "name": store.name,
+        "name": study.absolute().name,
+        "called": _called(study.absolute()),
+        "table": link(study / CSV, beside),
         "running": running,
         "written": time.strftime("%Y-%m-%d %H:%M"),
         "surroundings": surroundings(definition, list(runs.values())),
@@ -63,6 +66,11 @@ def finite(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(key): finite(item) for key, item in value.items()}
     return [finite(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _called(study: Path) -> str:
+    """Return what commands call a study: its name where they look for it, else its folder."""
+    return study.name if study.parent.parts[-len(STUDIES.parts) :] == STUDIES.parts else shlex.quote(str(study))
 
 
 def _run(folder: Path) -> RunResults | None:

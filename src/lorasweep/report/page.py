@@ -10,8 +10,9 @@ from jinja2 import Environment
 from jinja2.utils import htmlsafe_json_dumps
 
 SCRIPTS = (
-    "study", "format", "columns", "scale", "filter", "choice", "svg", "marks", "headline", "table", "history", "curves",
-    "parallel", "importance", "slices", "tradeoff", "slots", "comparison", "rows", "answers", "ends", "main",
+    "study", "format", "columns", "scale", "filter", "choice", "elements", "axes", "marks", "pointing", "figure",
+    "headline", "certainty", "table", "history", "curves", "parallel", "brush", "importance", "slices", "tradeoff",
+    "slots", "comparison", "rows", "answers", "ends", "main",
 )  # fmt: skip
 """In the order in which they are put together."""
 

@@ -43,8 +43,8 @@ def _trial(
         "metrics": {name: row[name] for name in board.metrics if name in row and not name.startswith("untuned/")},
         "curve": _curve(board, trial),
         "slot": trial.slot,
-        "folder": _link(folder, beside),
-        "log": _link(folder / "log.txt", beside),
+        "folder": link(folder, beside),
+        "log": link(folder / "log.txt", beside),
         "again": command_again(folder),
         "wandb": _address(run),
     }
@@ -68,7 +68,8 @@ def _curve(board: Leaderboard, trial: Trial) -> list[tuple[int, float]]:
     return [(0, untuned), *points] if points and untuned is not None else points
 
 
-def _link(path: Path, beside: Path) -> str | None:
+def link(path: Path, beside: Path) -> str | None:
+    """Return the address of a file or a folder as seen from another; None if it is not there."""
     if not path.exists():
         return None
     relative = Path(os.path.relpath(path.absolute(), beside)).as_posix()

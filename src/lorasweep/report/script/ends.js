@@ -2,16 +2,25 @@
 const TO_NOTHING = ["failed", "hung", "out_of_memory", "diverged", "refused"];
 
 function drawEnds() {
-  const root = document.getElementById("ends"), content = root.querySelector(".content");
-  const together = Map.groupBy(trials.filter((trial) => TO_NOTHING.includes(trial.state)), (trial) => `${trial.state}\n${(trial.why ?? "").split("\n")[0]}`);
-  root.hidden = !together.size;
-  const groups = [...together.values()].sort((one, other) => TO_NOTHING.indexOf(one[0].state) - TO_NOTHING.indexOf(other[0].state) || other.length - one.length);
-  content.replaceChildren(...groups.map(reason));
+  const root = document.getElementById("ends");
+  const ended = trials.filter((trial) => TO_NOTHING.includes(trial.state));
+  const together = Map.groupBy(ended, (trial) => `${trial.state}\n${(trial.why ?? "").split("\n")[0]}`);
+  const place = ([trial]) => TO_NOTHING.indexOf(trial.state);
+  const groups = [...together.values()].sort((one, other) => place(one) - place(other) || other.length - one.length);
+  root.hidden = !groups.length;
+  root.querySelector(".content").replaceChildren(...groups.map(reasonOf));
 }
 
-function reason(group) {
-  const [first] = group, lines = (first.why ?? "no reason is known").split("\n");
-  const numbers = group.map((trial) => element("li", {}, pick(trial), trial.log ? element("a", { href: trial.log, target: "_blank", rel: "noopener" }, "log") : null, trial.again ? copyButton(trial.again, `Copy the command that runs trial ${trial.number} again`) : null));
-  const words = lines.length > 1 ? element("details", {}, element("summary", {}, lines[0]), element("pre", {}, lines.slice(1).join("\n"))) : element("p", {}, lines[0]);
-  return element("div", { class: "reason" }, element("p", { class: "state" }, plainSign(first), stateWords(first.state), group.length > 1 ? ` × ${group.length}` : ""), element("div", {}, words, element("ul", {}, numbers)));
+function reasonOf(group) {
+  const [first] = group, [line, ...rest] = (first.why ?? "no reason is known").split("\n");
+  const count = group.length > 1 ? ` × ${group.length}` : "";
+  const state = element("p", { class: "state" }, plainSign(first), stateWords(first.state), count);
+  const more = element("details", {}, element("summary", {}, line), element("pre", {}, rest.join("\n")));
+  const numbers = group.map((trial) => element("li", {}, pick(trial), link(trial.log, "log"), runAgain(trial)));
+  const words = [rest.length ? more : element("p", {}, line), element("ul", {}, numbers)];
+  return element("div", { class: "reason" }, state, element("div", {}, words));
+}
+
+function runAgain(trial) {
+  return trial.again && copyButton(trial.again, `Copy the command that runs trial ${trial.number} again`);
 }

@@ -3,31 +3,33 @@ const CONDITION = /^([^<>=!\s"]+)(<=|>=|!=|=|<|>)(.*)$/;
 const WORDS = /(?:[^\s"]|"[^"]*")+/g;
 
 function columnNamed(name) {
-  const asked = name.toLowerCase();
-  const names = (column) => [column.key, column.name].map((item) => item.toLowerCase());
-  return columns.find((column) => names(column).includes(asked)) ?? columns.find((column) => column.key.toLowerCase().endsWith("." + asked));
+  const asked = name.toLowerCase(), last = `.${asked}`;
+  const isNamed = ({ key, name }) => [key, name].some((item) => item.toLowerCase() === asked);
+  return columns.find(isNamed) ?? columns.find(({ key }) => key.toLowerCase().endsWith(last));
 }
 
 function parseFilter(text) {
-  const terms = (text.match(WORDS) ?? []).map((word) => {
-    const [, name, sign, wanted] = CONDITION.exec(word) ?? [];
-    if (!name) return { text: word.replaceAll('"', "").toLowerCase() };
-    const column = columnNamed(name);
-    const options = (wanted.match(/"[^"]*"|[^,"]+/g) ?? []).map((option) => option.replaceAll('"', ""));
-    return column && options.length ? { column, sign, options } : { problem: column ? `${word}: a value?` : `no column ${name}` };
-  });
+  const terms = (text.match(WORDS) ?? []).map(parseTerm);
   return { terms, problem: terms.find((term) => term.problem)?.problem };
+}
+
+function parseTerm(word) {
+  const [, name, sign, wanted] = CONDITION.exec(word) ?? [];
+  if (!name) return { text: word.replaceAll('"', "").toLowerCase() };
+  const column = columnNamed(name), options = (wanted.match(/"[^"]*"|[^,"]+/g) ?? []);
+  if (!column) return { problem: `no column ${name}` };
+  return options.length ? { column, sign, options: options.map(unquoted) } : { problem: `${word} needs a value` };
 }
 
 function holds(term, trial) {
   if (term.problem) return true;
   if (term.text) return columns.some((column) => column.words(trial).toLowerCase().includes(term.text));
-  const value = term.column.get(trial);
-  return term.sign === "!=" ? !term.options.some((option) => fits(value, "=", option)) : term.options.some((option) => fits(value, term.sign, option));
+  const value = term.column.get(trial), fitting = (sign) => term.options.some((option) => fits(value, sign, option));
+  return term.sign === "!=" ? !fitting("=") : fitting(term.sign);
 }
 
 function fits(value, sign, option) {
-  const [one, other] = [typeof value === "number" ? value : NaN, Number(option.replace(MINUS, "-"))];
+  const [one, other] = [typeof value === "number" ? value : NaN, Number(option.replaceAll(MINUS, "-"))];
   if (sign === "=") return one === other || show(value).toLowerCase() === option.toLowerCase();
   if (Number.isNaN(one) || Number.isNaN(other)) return false;
   return { "<": one < other, ">": one > other, "<=": one <= other, ">=": one >= other }[sign];
@@ -35,14 +37,15 @@ function fits(value, sign, option) {
 
 // A filter with other conditions on one column, all else as it was.
 function withConditions(text, key, conditions) {
-  const kept = (text.match(WORDS) ?? []).filter((word) => {
-    const name = CONDITION.exec(word)?.[1];
-    return !name || columnNamed(name)?.key !== key;
-  });
-  return [...kept, ...conditions].join(" ");
+  const isOfOther = (word) => columnNamed(CONDITION.exec(word)?.[1] ?? "")?.key !== key;
+  return [...(text.match(WORDS) ?? []).filter(isOfOther), ...conditions].join(" ");
 }
 
 function quoted(value) {
-  const words = show(value);
-  return /[\s,"]/.test(words) ? `"${words.replaceAll('"', "")}"` : words.replace(MINUS, "-");
+  const words = typeof value === "number" ? String(value) : show(value);
+  return /[\s,"]/.test(words) ? `"${words.replaceAll('"', "")}"` : words;
+}
+
+function unquoted(text) {
+  return text.replaceAll('"', "");
 }

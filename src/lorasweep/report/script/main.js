@@ -1,43 +1,47 @@
 // Everything drawn, and drawn again when the filter, the picks or the width change.
 const filterField = document.getElementById("filter");
+const countsOf = Map.groupBy(trials, (trial) => trial.state);
 
-function head() {
-  const counts = Map.groupBy(trials, (trial) => trial.state);
-  const words = [...counts].map(([state, group]) => `${group.length} ${stateWords(state)}`);
+function drawHead() {
+  const states = [...countsOf].map(([state, group]) => `${group.length} ${stateWords(state)}`);
   const tokens = trials.reduce((sum, trial) => sum + (trial.metrics["tokens/total"] ?? 0), 0);
-  const facts = [plural(trials.length, "trial"), ...(counts.size > 1 ? words : []), tokens ? `${compact(tokens)} tokens trained` : null].filter(Boolean);
+  const counts = [plural(trials.length, "trial"), ...(countsOf.size > 1 ? states : [])];
+  if (tokens) counts.push(`${compact(tokens)} tokens trained`);
   const live = study.running && element("span", { class: "live", title: `run by ${study.running}` }, "running");
-  document.getElementById("counts").replaceChildren(live || "", facts.join(" · "));
-  document.getElementById("surroundings").replaceChildren(...study.surroundings.map(([name, line]) => element("div", {}, element("dt", {}, name), element("dd", {}, line))));
-  const watching = document.documentElement.dataset.reload;
-  document.getElementById("foot").textContent = `written ${study.written}${watching ? `, again every ${watching} s` : ""} by lorasweep report; needs no network`;
+  document.getElementById("counts").replaceChildren(live || "", counts.join(" · "));
+  const facts = study.surroundings.map(([name, words]) => [element("dt", {}, name), element("dd", {}, words)]);
+  document.getElementById("surroundings").append(...facts.map((pair) => element("div", {}, pair)));
+  const { reload } = document.documentElement.dataset, again = reload ? `, again every ${Number(reload)} s` : "";
+  const foot = `written ${study.written}${again} by lorasweep report; needs no network`;
+  document.getElementById("foot").textContent = foot;
 }
 
 // Buttons that narrow the table and the figures down to some states.
-function stateButtons() {
-  const counts = Map.groupBy(trials, (trial) => trial.state);
-  const place = document.getElementById("states");
-  const chosen = parseFilter(choice.filter).terms.find((term) => term.column?.key === "state" && term.sign === "=")?.options ?? [];
-  const toggled = (state) => (chosen.includes(state) ? chosen.filter((item) => item !== state) : [...chosen, state]);
+function drawStates() {
+  const term = parseFilter(choice.filter).terms.find(({ column, sign }) => column?.key === "state" && sign === "=");
+  const chosen = term?.options ?? [], place = document.getElementById("states");
   const toggle = (state) => {
-    const states = toggled(state);
+    const states = chosen.includes(state) ? chosen.filter((item) => item !== state) : [...chosen, state];
     choose({ filter: withConditions(choice.filter, "state", states.length ? [`state=${states.join(",")}`] : []) });
     place.querySelector(`[data-state=${state}]`).focus();
   };
-  const buttons = [...counts].map(([state, group]) => element("button", { type: "button", "data-state": state, "aria-pressed": chosen.includes(state), onclick: () => toggle(state) }, plainSign(group.find((trial) => trial !== baseline) ?? group[0]), `${group.length} ${stateWords(state)}`));
-  place.replaceChildren(...(counts.size > 1 ? buttons : []));
+  const buttons = [...countsOf].map(([state, group]) => {
+    const shape = plainSign(group.find((trial) => trial !== baseline) ?? group[0]);
+    const attributes = { "data-state": state, "aria-pressed": chosen.includes(state) };
+    return button([shape, `${group.length} ${stateWords(state)}`], () => toggle(state), attributes);
+  });
+  place.replaceChildren(...(countsOf.size > 1 ? buttons : []));
 }
 
 function refilter() {
-  const problem = applyFilter();
+  const problem = applyFilter(), some = visible.size < trials.length ? `${visible.size} of ${trials.length}` : "";
   filterField.setAttribute("aria-invalid", Boolean(problem));
   if (filterField.value !== choice.filter) filterField.value = choice.filter;
-  document.getElementById("matches").textContent = problem ?? (visible.size < trials.length ? `${visible.size} of ${trials.length}` : "");
-  stateButtons();
-  shade();
+  document.getElementById("matches").textContent = problem ?? some;
+  drawStates();
+  fillTable();
   light();
-  const parallel = figures.find((item) => item.id === "parallel");
-  if (parallel.axes) drawBrushes(parallel);
+  drawBrushes(figures.find((item) => item.id === "parallel"));
 }
 
 function offerObjectives() {
@@ -48,21 +52,26 @@ function offerObjectives() {
   list.addEventListener("change", () => choose({ objective: Number(list.value) }));
 }
 
-function drawAll() {
-  sketches.length = 0;
-  headline();
-  for (const { plot, draw } of sketches) draw(plot);
-  for (const item of figures) item.draw();
+function drawPicked() {
   drawComparison();
   drawRows();
   drawAnswers();
 }
 
-// In watch mode the page is written again and again: load it, unless the reader is in the middle of something.
-function watch() {
+function drawAll() {
+  sketches.length = 0;
+  drawHeadline();
+  const items = [...sketches, ...figures];
+  for (const item of items) item.measure(); // before anything is drawn: each would be a layout of its own
+  for (const item of items) item.draw();
+  drawPicked();
+}
+
+// A page that is written again and again loads itself, unless the reader is in the middle of something.
+function follow() {
   const seconds = Number(document.documentElement.dataset.reload);
-  if (!seconds) return;
   const kept = sessionStorage.getItem("scroll");
+  if (!seconds) return;
   if (kept) scrollTo(0, Number(kept));
   addEventListener("pagehide", () => sessionStorage.setItem("scroll", scrollY));
   setInterval(() => {
@@ -71,30 +80,30 @@ function watch() {
   }, 1000 * seconds);
 }
 
-onChoice(["objective"], () => (standing = standings(choice.objective)));
-listeners.unshift(listeners.pop());
-onChoice(["objective"], drawComparison);
+listeners.unshift({ names: ["objective"], action: () => (standing = standings(choice.objective)) });
 onChoice(["hover"], lightHover);
 onChoice(["filter"], refilter);
-onChoice(["a", "b"], () => { light(); drawComparison(); drawRows(); drawAnswers(); });
+onChoice(["a", "b"], () => {
+  light();
+  drawPicked();
+});
 filterField.addEventListener("input", () => choose({ filter: filterField.value }));
 document.getElementById("bar").addEventListener("submit", (event) => event.preventDefault());
 
-applyFilter();
-head();
+drawHead();
 offerObjectives();
+applyFilter();
 drawTable();
-tableNote();
 listenToTable();
 drawAll();
 drawEnds();
 refilter();
 
-let width = innerWidth;
+let drawnFor = innerWidth;
 addEventListener("resize", () => {
-  if (innerWidth === width) return;
-  width = innerWidth;
+  if (innerWidth === drawnFor) return;
+  drawnFor = innerWidth;
   drawAll();
 });
-watch();
+follow();
 document.documentElement.dataset.drawn = Math.round(performance.now());

@@ -6,9 +6,12 @@ const complete = trials.filter((trial) => trial.values);
 const baseline = trials.find((trial) => trial.kind === "baseline");
 const best = trials.find((trial) => trial.rank === 1);
 const isMultiple = study.objectives.length > 1;
-const SHORT = { "memory/peak_gib": "peak GiB", "tokens/per_second": "tokens/s", seconds: "time", "train/seconds": "train s" };
 const LESS_IS_BETTER = /^(memory\/|train\/seconds|seconds|adapter\/)|loss$|perplexity$/;
-
+const SHORT = {
+  "memory/peak_gib": "peak GiB",
+  "tokens/per_second": "tokens/s",
+  "train/seconds": "train s",
+};
 for (const objective of study.objectives) objective.name = metricName(objective.name);
 
 function metricName(key) {
@@ -17,7 +20,7 @@ function metricName(key) {
 
 // The value of an objective; of a trial that ended early what it had reached only if asked for.
 function objectiveOf(trial, index = 0, reached = false) {
-  return trial.values?.[index] ?? (reached && index === 0 ? trial.reached : undefined);
+  return trial.values?.[index] ?? (reached && index === 0 ? trial.reached ?? undefined : undefined);
 }
 
 function isBetter(one, other, index = 0) {
@@ -30,6 +33,7 @@ function untunedOf(index = 0) {
 
 // Where a complete trial stands among all, from 1, the best, to 0.
 function standings(index) {
-  const order = [...complete].sort((one, other) => (isBetter(objectiveOf(one, index), objectiveOf(other, index), index) ? -1 : 1));
-  return new Map(order.map((trial, place) => [trial.number, order.length > 1 ? 1 - place / (order.length - 1) : 1]));
+  const better = (one, other) => (isBetter(objectiveOf(one, index), objectiveOf(other, index), index) ? -1 : 1);
+  const last = complete.length - 1;
+  return new Map([...complete].sort(better).map((trial, place) => [trial.number, last ? 1 - place / last : 1]));
 }
