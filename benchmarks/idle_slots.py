@@ -102,7 +102,7 @@ class Pretence(Slot):
             return
         self.ended = time.monotonic()
         outcome = {"state": "complete", "values": [value], "facts": {"objective": value}, "reason": None}
-        self.theirs.send({"event": "outcome", **outcome})
+        self.theirs.send({"event": "outcome", **outcome, "worn": False})
 
 
 class Silent:

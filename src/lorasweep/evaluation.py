@@ -31,7 +31,7 @@ class Answer:
     generated: str
     scores: dict[str, float] = field(default_factory=dict)
     row: int | None = None
-    """Its number in the data."""
+    """The number of its row in the data."""
 
 
 @dataclass(frozen=True)

@@ -82,6 +82,8 @@ def write_best(definition: Definition) -> None:
         best = build_leaderboard(store, study).best
         if best and (trial_folder(study, best["trial"]) / "run.yaml").is_file():
             write_text(study / BEST, describe(store, study, f"{study.name}_best").text)
+    except OSError as error:
+        print(f"{study / BEST} cannot be written: {error.strerror}")
     finally:
         store.close()
 
@@ -94,7 +96,7 @@ def describe(store: Store, study: Path, name: str, number: int | None = None) ->
     if not (record / "run.yaml").is_file():
         raise UserError(Problem("--trial", row["trial"], f"a trial whose config is kept: {record} has no run.yaml"))
     wanted = {key: value for key, value in asdict(as_recorded(record)).items() if key not in FREE}
-    choices, values, inlined = _as_experiment(wanted, trial.choices)
+    choices, values, inlined = as_experiment(wanted, trial.choices)
     text = HEADER.format(name=name, what=_what(board, row, study.resolve().name))
     for section, why in inlined.items():
         text += f"# {section}: all values are here, for {why}; {section}=… on the command line does not replace them\n"
@@ -132,7 +134,7 @@ def _what(board: Leaderboard, row: Row, study: str) -> str:
     return f"{values}{against}: {where}"
 
 
-def _as_experiment(
+def as_experiment(
     wanted: Mapping[str, Any], noted: Mapping[str, str]
 ) -> tuple[dict[str, str], dict[str, Any], dict[str, str]]:
     """Return files to choose, values that differ from what they compose to, and sections for which no file would do."""

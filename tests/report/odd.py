@@ -74,10 +74,8 @@ def maximised(folder: Path) -> Path:
         "lora.target_modules": [["q_proj", "v_proj"], "all-linear"], "train.max_grad_norm": [0.3, None],
         "data.packing": [False, True], "model.name": ["a", HOSTILE],
     }  # fmt: skip
-    facts: dict[str, Any] = {"evaluation.objective": "exact_match"} | {
-        f"space.{key}": values for key, values in space.items()
-    }
-    store = kept(folder, directions=["maximize"], **facts)
+    store = kept(folder, directions=["maximize"], **{"evaluation.objective": "exact_match"})
+    store.keep("search", {"dimensions": [{"key": key, "options": values} for key, values in space.items()]})
     for number in range(12):
         point = {key: values[number % 3 % 2] for key, values in space.items()}
         point |= {"scheduler.warmup": 0.03 * number} if number % 2 else {}

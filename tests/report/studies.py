@@ -54,6 +54,7 @@ class Maker:
     def __init__(self, folder: Path, seed: int = 0, **facts: Any) -> None:
         self.folder, self.chance = folder, random.Random(seed)
         self.store: Store = kept(folder, self._definition(), **facts)
+        self.store.keep("search", json.loads(json.dumps(self._definition().search())))
         unhurried(self.store)
         self.free = [BEGIN] * SLOTS
         self.ended: dict[int, datetime] = {}

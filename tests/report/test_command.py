@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -71,22 +72,21 @@ def test_a_study_that_nothing_runs_is_not_watched(study: Path, lorasweep: Comman
     assert "data-reload" not in (study / PAGE).read_text().partition("<style>")[0]
 
 
-def test_a_study_is_watched_to_its_end(tmp_path: Path) -> None:
+def test_a_study_is_watched_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "s"
     session = launch(folder, n_trials=6, seconds=0.3)
     until(lambda: (folder / OWNER).exists() and (folder / "trials" / "1").exists())
     pages: list[str] = []
 
     def sleep(seconds: float) -> None:
-        pages.append((folder / PAGE).read_text())
+        pages.append((folder / PAGE).read_text() if pages else "")
         until(lambda: session.poll() is not None or len(list(folder.glob("trials/*"))) > len(pages))
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("lorasweep.report.time.sleep", sleep)
-        watch(folder, folder / PAGE, None, 7.0)
+    monkeypatch.setattr("lorasweep.report.time", SimpleNamespace(sleep=sleep))
+    watch(folder, folder / PAGE, None, 7.0)
     assert session.wait() == 0
-    assert pages
-    assert all('<html lang="en" data-reload="7.0">' in page for page in pages)
+    assert len(pages) > 1
+    assert all('<html lang="en" data-reload="7.0">' in page for page in pages[1:])
     last = (folder / PAGE).read_text()
     assert '<html lang="en">' in last
     assert last.count('"state":"complete"') == 6
@@ -98,7 +98,7 @@ def test_whoever_stops_watching_has_a_page_that_does_not_load_itself_again(
     def interrupt(seconds: float) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("lorasweep.report.time.sleep", interrupt)
+    monkeypatch.setattr("lorasweep.report.time", SimpleNamespace(sleep=interrupt))
     folder = running(tmp_path / "s")
     watch(folder, folder / PAGE, None, 7.0)
     assert '<html lang="en">' in (folder / PAGE).read_text()

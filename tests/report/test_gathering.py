@@ -23,7 +23,8 @@ from lorasweep.report.trials import command_again
 from lorasweep.results import RunResults
 from lorasweep.study.folder import STUDIES
 from lorasweep.study.outcomes import State
-from lorasweep.study.store import Trial, open_store
+from lorasweep.study.store import open_store
+from lorasweep.study.trial import Trial
 from tests.report.odd import HOSTILE, ODD, confirmed, maximised, running, several_objectives
 from tests.report.studies import BASELINE, Maker, large
 from tests.study.sessions import run
@@ -60,15 +61,14 @@ def test_trials_come_in_the_order_of_the_leaderboard_with_what_they_tried_and_wh
     assert data["importances"][0].keys() <= BASELINE.keys()
 
 
-def test_commands_call_a_study_what_they_find_it_by(study: Path, tmp_path: Path) -> None:
+def test_commands_call_a_study_what_they_find_it_by(
+    study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert gathered(study)["called"] == str(study)
-    known = tmp_path / STUDIES / "guanaco"
-    kept(known).close()
-    assert (gathered(known)["called"], gathered(known)["name"], gathered(known)["table"]) == (
-        "guanaco",
-        "guanaco",
-        None,
-    )
+    monkeypatch.chdir(tmp_path)
+    kept(STUDIES / "guanaco").close()
+    data = gathered(STUDIES / "guanaco")
+    assert (data["called"], data["name"], data["table"]) == ("guanaco", "guanaco", None)
 
 
 def test_keys_say_how_they_vary(study: Path) -> None:
@@ -239,7 +239,7 @@ def test_answers_stand_beside_those_of_the_untuned_model_and_long_ones_lose_thei
         {3: Kept(evaluation(0, [1.0], "before"), evaluation(5, [1.0], long)), 4: Kept(evaluation(5, [1.0]))}
     )
     assert found
-    assert found["questions"] == [{"row": None, "prompt": "q", "expected": "e"}]
+    assert found["questions"] == [{"row": 3, "prompt": "q", "inner": "q", "expected": "e"}]
     assert [item["text"] for item in found["untuned"]] == ["before"]
     assert list(found["given"]) == [3]
     text = found["given"][3][0]["text"]

@@ -18,7 +18,8 @@ from rich.console import Console
 from lorasweep.rules import UserError
 from lorasweep.study.definition import Definition
 from lorasweep.study.session import run_session
-from lorasweep.study.store import Store, Trial, local_url
+from lorasweep.study.store import Store, local_url
+from lorasweep.study.trial import Trial
 from lorasweep.study.view import Lines
 from tests.study.toy import toy
 

@@ -86,6 +86,15 @@ REFUSED = [
     ("space=rank hydra.sweeper.sampler=tpee", "hydra.sweeper.sampler", "did you mean 'tpe'?"),
     ("space=rank hydra.sweeper.pruner=median evaluation.times=1", "evaluation.times", "at least 2"),
     ("strategy=pareto space=rank hydra.sweeper.pruner=asha evaluation.times=3", "hydra.sweeper.pruner", "several objectives"),
+    ("strategy=asha space=rank hydra.sweeper.objectives=[eval/exact_match]", "hydra.sweeper.pruner", "evaluation.objective"),
+    ("space=rank 'hydra.sweeper.enqueue=[3]'", "hydra.sweeper.enqueue", "a list of points"),
+    ("space=rank 'hydra.sweeper.enqueue=[{lora.rr: 8}]'", "lora.rr", "did you mean 'r'?"),
+    ("space=rank 'hydra.sweeper.enqueue=[{lora.r: 8}, {lora.r: many}]'", "lora.r", "a whole number"),
+    ("space=rank 'hydra.sweeper.enqueue=[{scheduler: cosin}]'", "scheduler", "did you mean 'cosine'?"),
+    ("space=rank 'hydra.sweeper.enqueue=[{lora: {r: 8}}]'", "lora", "one of attention, default"),
+    ("space=rank 'hydra.sweeper.enqueue=[{verbosity: quiet}]'", "verbosity", "can differ between trials"),
+    ("space=rank 'hydra.sweeper.enqueue=[{hydra.run.dir: x}]'", "hydra.run.dir", "can differ between trials"),
+    ("space=rank 'hydra.sweeper.enqueue=[{data.max_length: 64}]'", "data.max_length", "judged on other rows"),
     ("data.packing=false,true", "train.tokens_per_step", "auto or a number"),
     ("train.batch_size=4,8 train.tokens_per_step=auto", "train.tokens_per_step", "a number or null"),
     ("data=demo,alpaca", "data", "judged on other rows"),
@@ -117,6 +126,18 @@ def test_a_key_fixed_on_the_command_line_leaves_the_space() -> None:
     definition = studied("space=qlora", "lora.r=64", "strategy=tpe")
     assert "lora.r" not in [dimension.key for dimension in definition.space]
     assert definition.compose({}).run["lora"]["r"] == 64
+    assert definition.taken_out == ("lora.r=64",)
+
+
+def test_points_to_try_first_are_those_that_were_given() -> None:
+    points = [{"lora.r": 64, "scheduler": "cosine"}, {"lora.target_modules": ["q_proj"], "train.max_grad_norm": None}]
+    given = (
+        "hydra.sweeper.enqueue=[{lora.r:64,scheduler:cosine},{lora.target_modules:[q_proj],train.max_grad_norm:null}]"
+    )
+    definition = studied("space=rank", given)
+    assert definition.settings.enqueue == points
+    for point in points:
+        definition.compose(point)
 
 
 def test_a_sweep_on_the_command_line_takes_the_place_of_the_one_in_a_space() -> None:
@@ -180,6 +201,20 @@ def test_a_point_whose_values_contradict_each_other_is_refused() -> None:
         definition.compose({"lora.init": "orthogonal", "lora.r": 7})
 
 
+@pytest.mark.parametrize(
+    "point",
+    [
+        *({"model.shape": {"layers": 3}}, {"lora.target_modules": "a ${nosuch}"}, {"model.revision": "???"}),
+        *({"lora": ["default", "dora"]}, {"scheduler": "nosuch"}, {"lora.rr": 8}),
+    ],
+    ids=str,
+)
+def test_a_point_that_no_config_takes_is_refused_and_ends_no_study(point: dict[str, Any]) -> None:
+    definition = studied("lora.r=7,8")
+    with pytest.raises(UserError):
+        definition.compose(point)
+
+
 EQUAL = [
     (("scheduler=constant", "scheduler.warmup=0.1"), ("scheduler=constant",)),
     (("lora.scale=2", "lora.r=8", "lora.alpha=5"), ("lora.alpha=16", "lora.r=8")),
@@ -237,21 +272,6 @@ def test_auto_makes_a_step_as_large_as_its_rows_are_on_average() -> None:
     assert plan is not None
     assert plan.tokens_per_step == pytest.approx(160)
     assert numpy.concatenate(plan.steps).size == 40
-
-
-def test_the_plan_shows_space_points_and_doubts(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from lorasweep.cli import app
-
-    monkeypatch.setenv("COLUMNS", "200")
-    overrides = ["model=tiny", "lora.init=default,orthogonal", "lora.r=7,8", "quant=none", "study=planned"]
-    app(["plan", *overrides], standalone_mode=False)
-    shown = capsys.readouterr().out
-    assert "4 combinations; grid tries 3 trials" in shown
-    assert "refused: lora.init=orthogonal lora.r=7" in shown
-    assert "optim.lr does not vary" in shown
-    assert not (Path("outputs") / "studies" / "planned").exists()
 
 
 def test_a_whole_study_is_one_experiment_file(tmp_path: Path) -> None:

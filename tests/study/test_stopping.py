@@ -12,7 +12,7 @@ import pytest
 from lorasweep.study.outcomes import State
 from lorasweep.study.requests import INBOX, Request, make_request
 from lorasweep.study.session import run_session
-from lorasweep.study.store import Trial
+from lorasweep.study.trial import Trial
 from tests.study.sessions import Told, finished, log_of, run, trials_of
 from tests.study.toy import toy
 
@@ -98,6 +98,16 @@ def test_points_are_added_on_top_of_the_total(tmp_path: Path) -> None:
     trials = finished(folder, slots=1, n_trials=3)
     assert (trials[4].kind, trials[4].point, trials[4].state) == ("added", {"x": 0.7}, State.COMPLETE)
     assert not list((folder / INBOX).iterdir())
+
+
+def test_an_added_point_that_is_refused_makes_no_room_for_another_trial(tmp_path: Path) -> None:
+    folder = tmp_path / "study"
+    options: dict[str, Any] = {"n_trials": 3, "slots": 1, "refuses": lambda point: point.get("x") == 0.9}
+    finished(folder, **options)
+    make_request(folder, Request(point={"x": 0.9}))
+    for _ in range(2):
+        trials = finished(folder, **options)
+        assert [(trial.kind, trial.state) for trial in trials[3:]] == [("added", State.REFUSED)]
 
 
 def test_a_point_that_was_added_outlives_a_session_that_is_interrupted(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,9 @@ import pytest
 
 from lorasweep.rules import UserError
 from lorasweep.study.outcomes import State
-from lorasweep.study.store import Store, Trial
-from tests.study.sessions import finished, launch, refusal, run, trials_of
+from lorasweep.study.store import Store
+from lorasweep.study.trial import Trial
+from tests.study.sessions import ROOT, finished, launch, refusal, run, trials_of
 from tests.study.toy import toy
 
 
@@ -96,6 +98,18 @@ def test_workers_that_do_not_start(tmp_path: Path) -> None:
     assert str(log) in str(error)
     assert "No module named 'tests.study.nothing'" in log.read_text()
     assert len(finished(folder, n_trials=2)) == 2
+
+
+def test_a_controller_may_be_the_first_process_as_it_is_in_a_container(tmp_path: Path) -> None:
+    folder = tmp_path / "study"
+    session = [sys.executable, "-m", "tests.study.toy", str(folder), '{"n_trials": 2}']
+    paths = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
+    done = subprocess.run(
+        ["unshare", "--pid", "--fork", "--mount-proc", *session],
+        cwd=ROOT, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert [trial.state for trial in trials_of(folder)] == [State.COMPLETE] * 2
 
 
 def test_workers_that_stop_starting_end_the_study_when_running_trials_have_finished(

@@ -6,9 +6,9 @@ import os
 
 import typer
 
-from lorasweep.cli import runs, studies
+from lorasweep.cli import looking, runs, studies, wandb
 from lorasweep.cli.report import report
-from lorasweep.compose import user_errors
+from lorasweep.rules import user_errors
 
 app = typer.Typer(
     name="lorasweep",
@@ -21,9 +21,11 @@ app = typer.Typer(
 
 # In the order of the help
 RUNS = (runs.preview, runs.evaluate, runs.chat, runs.merge, runs.push, runs.lm_eval)
-STUDIES = (studies.plan, studies.add, studies.stop, studies.confirm, report, studies.promote)
-for command in (*RUNS, *STUDIES):
+STUDIES = (studies.plan, studies.add, studies.stop, studies.confirm, studies.promote)
+LOOKING = (looking.ls, looking.show, looking.compare, report)
+for command in (*RUNS, *STUDIES, *LOOKING):
     app.command(command.__name__.replace("_", "-"))(command)
+app.add_typer(wandb.app, name="wandb")
 
 
 def main() -> None:

@@ -24,6 +24,16 @@ class SixteenBit(StrEnum):
     float16 = "float16"
 
 
+class Sort(StrEnum):
+    """Orders of a listing."""
+
+    newest = "newest"
+    name = "name"
+    state = "state"
+    best = "best"
+    size = "size"
+
+
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, such as outputs/runs/<time>.")]
 Study = Annotated[
     str, typer.Argument(metavar="STUDY", help="The folder of a study, or its name below outputs/studies.")

@@ -9,7 +9,6 @@ from typing import Annotated
 
 import typer
 
-from lorasweep import compose
 from lorasweep.cli.arguments import AsJson, ConfigDir, More, Overrides, RunFolder, SixteenBit, Split
 from lorasweep.record import CHECKOUT
 from lorasweep.rules import Problem, UserError
@@ -26,6 +25,8 @@ def preview(
     as_json: AsJson = False,
 ) -> None:
     """Show what a run would learn from: rows with their masks, counts, lengths. Nothing is trained."""
+    from lorasweep import compose
+
     places = [f"--config-dir={config_dir}"] if config_dir else []
     compose.register()
     config = compose.checked_run(CHECKOUT / "conf", compose.CommandLine.of([*places, *(overrides or [])]))

@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from lorasweep import compose
 from lorasweep.cli.arguments import ConfigDir, Overrides, Storage, Study
 from lorasweep.record import CHECKOUT
 from lorasweep.rules import UserError
@@ -20,16 +19,22 @@ from lorasweep.study.space import Choice, Point, Space
 def plan(
     overrides: Overrides = None,
     points: Annotated[int, typer.Option(min=0, help="How many of the first points to show.")] = 8,
+    timed: Annotated[bool, typer.Option("--time", help="Train a few steps to say how long it would take.")] = False,
     config_dir: ConfigDir = None,
 ) -> None:
     """Show what a study would try and what it would refuse, before anything is trained."""
+    from lorasweep import compose
+
     places = [f"--config-dir={config_dir}"] if config_dir else []
     compose.register()
     line = compose.CommandLine.of(["--multirun", *places, *(overrides or [])])
     run, definition = compose.checked_study(CHECKOUT / "conf", line)
+    from lorasweep.study import estimate
     from lorasweep.study import plan as plans
 
-    plans.show(plans.plan(definition, run, points))
+    found = plans.plan(definition, run, points)
+    plans.show(found)
+    estimate.show(definition, run, found.remaining, found.finished, timed)
 
 
 def add(
@@ -38,6 +43,8 @@ def add(
     config_dir: Annotated[Path | None, typer.Option(metavar="DIR", help="As the study was started with.")] = None,
 ) -> None:
     """Have a study try these values, with all others as its config has them; on top of its total."""
+    from lorasweep import compose
+
     folder = find_study(study)
     places = [f"--config-dir={config_dir}"] if config_dir else []
     compose.register()
@@ -91,6 +98,7 @@ def promote(
 ) -> None:
     """Make a trial an experiment: conf/experiment/NAME.yaml."""
     folder = find_study(study)
+    from lorasweep import compose
     from lorasweep.promote import promote, show
 
     compose.register()

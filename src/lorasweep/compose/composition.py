@@ -22,10 +22,12 @@ from lorasweep import schema
 from lorasweep.compose.command_line import CommandLine
 from lorasweep.compose.contents import code_problems, folder_problems, hydra_problems, missing_files
 from lorasweep.compose.overrides import Overrides
+from lorasweep.compose.spaces import as_overrides
 from lorasweep.compose.study import read_search, tried_values, value_at
 from lorasweep.conflicts import conflicts
 from lorasweep.rules import MISSING, Problem, build, check
 from lorasweep.study import comparability
+from lorasweep.study.space import Choice, Space
 
 COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, YAMLError, ValueError, KeyError)
 
@@ -93,6 +95,18 @@ class Composition:
                 for problem in self.overrides.value_problems(dimension.key, value):
                     yield replace(problem, source=f"hydra.sweeper.params.{dimension.key}")
         yield from comparability.problems(search.space, self.run, search.settings.pruner)
+        for point in search.settings.enqueue:
+            yield from self._enqueued_problems(point)
+
+    def _enqueued_problems(self, point: Mapping[str, Any]) -> Iterator[Problem]:
+        """Yield what is wrong with a point to try first, as `lorasweep add` does."""
+        line = CommandLine.of(as_overrides(dict(point)))
+        found = [*line.problems]
+        found += [problem for item in line.overrides for problem in self.overrides.point_problems(item)]
+        if not found:
+            space = Space(tuple(Choice(key, (value,)) for key, value in point.items()))
+            found = list(comparability.problems(space, self.run, "none"))
+        yield from (replace(problem, source="hydra.sweeper.enqueue") for problem in found)
 
     def _compose_loosely(self, overrides: list[Override]) -> Any:
         """Compose without the schema, adding every key: what is wrong stays in the tree and ends nothing."""

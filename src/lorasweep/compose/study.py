@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,6 +39,8 @@ class Search:
     settings: Settings
     space: Space
     problems: list[Problem] = field(default_factory=list)
+    taken_out: tuple[str, ...] = ()
+    """Overrides of the command line that took their keys out of the space."""
 
 
 def read_search(
@@ -71,20 +74,21 @@ def read_search(
         allowed = "values that can be gone through; an interval needs strategy=random or tpe"
         endless = [item for item in space if item.values() is None]
         problems += [Problem(f"{SWEEPER}.params.{item.key}", item.words(), allowed) for item in endless]
-    return Search(settings, space, problems)
+    taken_out = tuple(fixed[item.key] for item in dimensions if item.key in fixed)
+    return Search(settings, space, problems, taken_out)
 
 
 def _read_overrides(
     overrides: Iterable[Override], groups: set[str]
-) -> tuple[dict[str, Dimension], set[str], list[Problem]]:
-    """Return what a command line sweeps, the keys it fixes, and what is wrong with that."""
+) -> tuple[dict[str, Dimension], dict[str, str], list[Problem]]:
+    """Return what a command line sweeps, the overrides that fix a key, and what is wrong with that."""
     swept: dict[str, Dimension] = {}
-    fixed: set[str] = set()
+    fixed: dict[str, str] = {}
     problems: list[Problem] = []
     for override in overrides:
         key = override.key_or_group
         if not override.is_sweep_override():
-            fixed.add(key)
+            fixed[key] = str(override.input_line).lstrip("+")
         else:
             try:
                 swept[key] = read_sweep(override, key in groups)
@@ -136,13 +140,16 @@ class Composer:
     def __call__(self, point: Point) -> Composed:
         """Return the config of a point; UserError if its values contradict each other."""
         chosen = as_overrides({key: value for key, value in point.items() if key in self.groups})
-        base, choices = self._base(tuple(chosen))
-        config = copy.deepcopy(base)
-        with open_dict(config):
-            for key, value in point.items():
-                if key not in self.groups:
-                    OmegaConf.update(config, key, value, merge=False)
-        run = OmegaConf.to_object(config)
+        try:
+            base, choices = self._base(tuple(chosen))
+            config = copy.deepcopy(base)
+            with open_dict(config):
+                for key, value in point.items():
+                    if key not in self.groups:
+                        OmegaConf.update(config, key, value, merge=False)
+            run = OmegaConf.to_object(config)
+        except (HydraException, OmegaConfBaseException) as error:
+            raise UserError(Problem("config", MISSING, str(error).splitlines()[0])) from None
         assert isinstance(run, Run)
         run.study = self.name or run.study
         if problems := [*check(asdict(run), Run), *conflicts(run)]:
@@ -152,10 +159,7 @@ class Composer:
 
     def _base(self, chosen: tuple[str, ...]) -> tuple[DictConfig, dict[str, str]]:
         if chosen not in self._bases:
-            try:
-                composed = self.loader.load_sweep_config(self.master, [*self.fixed, *chosen])
-            except (HydraException, OmegaConfBaseException) as error:
-                raise UserError(Problem("config", MISSING, str(error).splitlines()[0])) from None
+            composed = self.loader.load_sweep_config(self.master, [*self.fixed, *chosen])
             choices = {name: str(composed.hydra.runtime.choices[name]) for name in SECTIONS}
             with open_dict(composed):
                 del composed["hydra"]
@@ -167,11 +171,12 @@ def start(settings: Settings, loader: ConfigLoader, master: DictConfig, argument
     """Run the study that Hydra has composed; exit with what its end means."""
     from rich.console import Console
 
-    from lorasweep.compose import user_errors
     from lorasweep.promote import write_best
+    from lorasweep.rules import user_errors
     from lorasweep.study.session import run_session
     from lorasweep.study.signals import undisturbed
     from lorasweep.study.view import build_view
+    from lorasweep.tracking.view import followed
 
     with user_errors():
         definition = define(asdict(settings), loader, master, arguments)
@@ -181,9 +186,13 @@ def start(settings: Settings, loader: ConfigLoader, master: DictConfig, argument
 
             return report_if_possible(lambda: write_report(store, definition.folder))
 
-        try:
-            reason = run_session(definition, build_view(Console(), definition), closing)
-        finally:
+        with followed(definition, build_view(Console(), definition)) as view:
+            try:
+                reason = run_session(definition, view, closing)
+            except BaseException:
+                with undisturbed(), suppress(Exception):  # what has ended the study is what to say
+                    write_best(definition)
+                raise
             with undisturbed():
                 write_best(definition)
     if reason:
@@ -204,7 +213,7 @@ def define(sweeper: Mapping[str, Any], loader: ConfigLoader, master: DictConfig,
     composer = Composer(loader, master, arguments, groups)
     folder = Path(str(master.hydra.sweep.dir)).absolute()
     composer.name = folder.name
-    return Definition(folder.name, folder, search.settings, search.space, composer)
+    return Definition(folder.name, folder, search.settings, search.space, composer, taken_out=search.taken_out)
 
 
 def value_at(key: str, values: Mapping[Any, Any], choices: Mapping[Any, Any]) -> Any:

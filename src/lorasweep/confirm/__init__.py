@@ -19,12 +19,16 @@ from lorasweep.study.definition import Composed, Definition
 from lorasweep.study.folder import trial_folder
 from lorasweep.study.outcomes import State
 from lorasweep.study.session import run_session
-from lorasweep.study.settings import Settings
+from lorasweep.study.settings import Direction, Settings
 from lorasweep.study.space import Point, Space
-from lorasweep.study.store import Store, Trial, open_store
+from lorasweep.study.store import Store, open_store
+from lorasweep.study.trial import Trial
 from lorasweep.study.view import View
+from lorasweep.tracking.view import followed
 
 FOLDER, RESULT, TEST = "confirm", "confirm.json", "test.json"
+LOSS = ("loss", "eval/loss")
+"""Names of the objective whose differences are known row by row."""
 
 
 def confirm(study: Path, top: int, seeds: int, slots: int | None, storage: str | None, view: View) -> Confirmation:
@@ -34,19 +38,23 @@ def confirm(study: Path, top: int, seeds: int, slots: int | None, storage: str |
     """
     store = open_store(study, storage)
     try:
-        chosen, maximised = _chosen(store, study, top), store.directions[0] == "maximize"
+        chosen, directions = _chosen(store, study, top), store.directions
+        objectives = store.attributes.get("definition", {}).get("hydra.sweeper.objectives", ["objective"])
     finally:
         store.close()
     first = as_recorded(trial_folder(study, chosen[0].number))
     new_seeds = [first.train.seed + offset for offset in range(1, seeds + 1)]
-    definition = _definition(study, chosen, new_seeds, slots, maximised)
-    if reason := run_session(definition, view):
+    definition = _definition(study, chosen, new_seeds, slots, objectives, directions)
+    with followed(definition, view) as followed_view:
+        reason = run_session(definition, followed_view)
+    if reason:
         raise UserError(Problem("confirm", study.name, f"the end of every trial; {reason}. The same command goes on"))
+    judged = definition.objective_names()[0]
     candidates = _candidates(definition, chosen, new_seeds)
-    candidates.sort(key=lambda candidate: candidate.mean, reverse=maximised)
-    comparisons = [compare(candidates[0], other) for other in candidates[1:]]
+    candidates.sort(key=lambda candidate: candidate.mean, reverse=directions[0] == "maximize")
+    comparisons = [compare(candidates[0], other, by_loss=judged in LOSS) for other in candidates[1:]]
     test = _scored_once(definition.folder, candidates)
-    result = Confirmation(study.name, first.evaluation.objective, new_seeds, candidates, comparisons, test)
+    result = Confirmation(study.name, judged, new_seeds, candidates, comparisons, test)
     write_json(definition.folder / RESULT, json.loads(json.dumps(asdict(result), default=str).replace("NaN", "null")))
     return result
 
@@ -63,24 +71,44 @@ def read_confirmation(study: Path) -> Confirmation | None:
 
 
 def _chosen(store: Store, study: Path, top: int) -> list[Trial]:
-    """Return the best trials and the baseline, whose configs are kept."""
+    """Return the best trials and the baseline, whose configs are kept; of one config with several seeds the best."""
     if len(store.directions) > 1:
         raise UserError(Problem("STUDY", study.name, "a study of one objective; lorasweep promote takes any trial"))
-    complete = [trial for trial in store.trials() if trial.value is not None]
+    ended = [trial for trial in store.trials() if trial.value is not None]
+    complete = [trial for trial in ended if (trial_folder(study, trial.number) / "run.yaml").is_file()]
     complete.sort(key=lambda trial: trial.value or 0.0, reverse=store.directions[0] == "maximize")
-    chosen = complete[:top] + [trial for trial in complete[top:] if trial.kind == "baseline"]
+    chosen: dict[str, Trial] = {}
+    for trial in complete:
+        if len(chosen) < top or trial.kind == "baseline":
+            key = _key_without_seed(study, trial)
+            chosen[key] = trial if trial.kind == "baseline" else chosen.get(key, trial)
     if not chosen:
-        raise UserError(Problem("STUDY", study.name, "a study with complete trials; this one has none"))
-    return chosen
+        allowed = "a study with complete trials, whose configs are in its folder; this one has none"
+        raise UserError(Problem("STUDY", study.name, allowed))
+    return list(chosen.values())
+
+
+def _key_without_seed(study: Path, trial: Trial) -> str:
+    """Return what is the same for trials that differ in nothing but their seed: with new ones they are one."""
+    run = as_recorded(trial_folder(study, trial.number))
+    run.train.seed = 0
+    return config_key(run)
 
 
 def _definition(
-    study: Path, chosen: Sequence[Trial], seeds: Sequence[int], slots: int | None, maximised: bool
+    study: Path,
+    chosen: Sequence[Trial],
+    seeds: Sequence[int],
+    slots: int | None,
+    objectives: list[str],
+    directions: list[Direction],
 ) -> Definition:
     name = f"{study.name}_{FOLDER}"
 
+    kept = min(int(path.parent.name) for path in study.glob("trials/*/run.yaml") if path.parent.name.isdecimal())
+
     def compose(point: Point) -> Composed:
-        run = as_recorded(trial_folder(study, point.get("trial", 0)))
+        run = as_recorded(trial_folder(study, point.get("trial", kept)))
         run.train.seed, run.study, run.name = point.get("train.seed", run.train.seed), name, None
         varied = [f"{key}={value}" for key, value in point.items()]
         return Composed(asdict(run), [f"study={study.name}", *varied], varied, config_key(run))
@@ -88,7 +116,8 @@ def _definition(
     settings = Settings(
         sampler="list",
         enqueue=[{"trial": trial.number, "train.seed": seed} for trial in chosen for seed in seeds],
-        direction="maximize" if maximised else "minimize",
+        objectives=objectives,
+        direction=directions,
         slots=slots,
         keep_adapters=None,
     )

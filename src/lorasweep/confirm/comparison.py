@@ -7,12 +7,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from lorasweep.paired import RowScores, paired_difference, students_t
 from lorasweep.results import read_results
-
-if TYPE_CHECKING:
-    from lorasweep.evaluation import Scores
 
 Interval = tuple[float, float, float]
 """A mean and its 95 % interval."""
@@ -42,13 +40,13 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Winner minus another candidate: over seeds, of the objective; over rows, of the loss, both paired."""
+    """Winner minus another candidate, paired over seeds and, of the loss, over rows."""
 
     other: int
     over_seeds: Interval | None
     """None with one seed."""
     over_rows: Interval | None
-    """Of rows averaged over seeds."""
+    """Of rows averaged over seeds; None where the objective is not the loss."""
 
     @property
     def inside_noise(self) -> bool:
@@ -71,16 +69,14 @@ class Confirmation:
     """Scores on the rows that no choice has seen; None where the study held none out."""
 
 
-def compare(winner: Candidate, other: Candidate) -> Comparison:
-    """Return how far the winner is ahead of another candidate."""
-    from lorasweep.assessment import paired_difference, students_t
-
+def compare(winner: Candidate, other: Candidate, by_loss: bool) -> Comparison:
+    """Return the winner minus another candidate, over rows too where the objective is the loss."""
     gains = [one - two for one, two in zip(winner.values, other.values, strict=True)]
     over_seeds = None
     if len(gains) > 1:
         half = students_t(len(gains) - 1) * stdev(gains) / math.sqrt(len(gains))
         over_seeds = (fmean(gains), fmean(gains) - half, fmean(gains) + half)
-    rows = paired_difference(_averaged(other.folders), _averaged(winner.folders))
+    rows = paired_difference(_averaged(other.folders), _averaged(winner.folders)) if by_loss else None
     over_rows = (rows.mean, rows.low, rows.high) if rows else None
     return Comparison(other.trial, over_seeds, over_rows)
 
@@ -96,10 +92,8 @@ def verdict(result: Confirmation) -> str:
     return f"Trial {winner} wins: it is ahead of every other outside the noise."
 
 
-def _averaged(folders: Iterable[Path]) -> Scores:
+def _averaged(folders: Iterable[Path]) -> RowScores:
     """Return the losses of the evaluation rows, averaged over runs."""
-    from lorasweep.evaluation import Scores
-
     kept = [evaluation for folder in folders if (evaluation := read_results(folder).kept)]
     losses = [fmean(row) for row in zip(*(item["row_losses"] for item in kept), strict=True)]
-    return Scores(losses, kept[0]["row_tokens"])
+    return RowScores(losses, kept[0]["row_tokens"])

@@ -31,7 +31,7 @@ def show(result: Confirmation) -> None:
         f"{judged} mean",
         "spread",
         "in the study",
-        "winner ahead by",
+        "winner minus it",
         "95 % over seeds",
         "over rows",
     ):
@@ -48,21 +48,24 @@ def show(result: Confirmation) -> None:
         )  # fmt: skip
     console.print(table)
     console.print(Text(verdict(result), style="bold"))
-    _show_test(console, result.test)
+    _show_test(console, result.test, result.candidates[0].trial)
 
 
-def _show_test(console: Console, test: dict[str, Any] | None) -> None:
+def _show_test(console: Console, test: dict[str, Any] | None, winner: int) -> None:
     if test is None:
         console.print("No rows were held out of all choices; data.test_fraction=0.1 in a study does.", style="dim")
         return
     table = Table(title="On the test rows, scored once", title_justify="left", box=None)
     sides = [name for name in ("untuned", "baseline", "winner") if f"{name}/metrics" in test]
-    for heading in ("", *sides):
-        table.add_column(heading, justify="right" if heading else "left")
+    headings = {"winner": f"trial {test['winner']}"}
+    for side in ("", *sides):
+        table.add_column(headings.get(side, side), justify="right" if side else "left")
     for metric in test["untuned/metrics"]:
         values = (f"{test[f'{side}/metrics'][metric]:.4f}" for side in sides)
         table.add_row(metric.removeprefix("eval/").replace("_", " "), *values)
     console.print(table)
+    if test["winner"] != winner:
+        console.print(f"Trial {test['winner']} was ahead when they were scored; trial {winner} has not seen them.")
 
 
 def _range(interval: Interval | None) -> str:

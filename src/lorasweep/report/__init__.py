@@ -36,8 +36,8 @@ def watch(study: Path, page: Path, storage: str | None, seconds: float) -> None:
     """Write the page of a study again and again while something runs it, and a last time when nothing does."""
     try:
         while controller_of(study):
-            report(study, page, storage, reload=seconds)
             time.sleep(seconds)
+            report(study, page, storage, reload=seconds)
     except KeyboardInterrupt:
         pass
     report(study, page, storage)

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from statistics import fmean
 from typing import Any
 
+from lorasweep.learning import Point, learning
 from lorasweep.results import RunResults
+from lorasweep.study.wording import unframed
 
 MOST_LOSSES = 200_000
 """Numbers on a page, about 1.5 MB of them; with more rows it shows fewer trials."""
@@ -41,30 +43,32 @@ def answers(runs: Mapping[int, RunResults]) -> dict[str, Any] | None:
         return None
     questions = next(iter(given.values()))[:MOST_QUESTIONS]
     untuned = next((run.untuned["answers"] for run in runs.values() if run.untuned and run.untuned["answers"]), None)
+    inner = unframed([item["prompt"] for item in questions])
     return {
         "questions": [
-            {"row": item.get("row"), "prompt": _cut(item["prompt"]), "expected": _cut(item["expected"])}
-            for item in questions
+            {
+                "row": item["row"],
+                "prompt": _cut(item["prompt"]),
+                "inner": _cut(words),
+                "expected": _cut(item["expected"]),
+            }
+            for item, words in zip(questions, inner, strict=True)
         ],
         "untuned": _given(untuned) if untuned else None,
         "given": {number: _given(items) for number, items in given.items()},
     }
 
 
-def training_losses(runs: Mapping[int, RunResults]) -> dict[int, list[tuple[float, float]]]:
+def training_losses(runs: Mapping[int, RunResults]) -> dict[int, list[Point]]:
     """Return supervised tokens and training loss, averaged over as many steps as makes the curve short, by trial."""
-    return {number: thinned(points) for number, run in runs.items() if (points := _training(run))}
+    return {number: thinned(points) for number, run in runs.items() if (points := learning(run).training)}
 
 
-def thinned(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
+def thinned(points: list[Point]) -> list[Point]:
     """Return at most `MOST_POINTS` means of neighbouring points."""
     size = -(-len(points) // MOST_POINTS)
     parts = (points[start : start + size] for start in range(0, len(points), size))
     return [(round(fmean(x for x, _ in part)), float(f"{fmean(y for _, y in part):.5g}")) for part in parts]
-
-
-def _training(run: RunResults) -> list[tuple[float, float]]:
-    return [(line["tokens/supervised"], line["train/loss"]) for line in run.metrics if "train/loss" in line]
 
 
 def _given(items: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import shlex
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lorasweep.places import study_name
 from lorasweep.report.configs import differences
 from lorasweep.report.confirmed import confirmed
 from lorasweep.report.details import answers, row_losses, training_losses
@@ -17,9 +18,11 @@ from lorasweep.report.timeline import timeline
 from lorasweep.report.trials import describe, link
 from lorasweep.results import RunResults, read_results
 from lorasweep.rules import UserError
-from lorasweep.study.folder import STUDIES, controller_of, trial_folder
+from lorasweep.study.folder import controller_of, trial_folder
 from lorasweep.study.importance import FEWEST, importances
 from lorasweep.study.leaderboard import CSV, UNTUNED, Leaderboard, build_leaderboard
+from lorasweep.study.reading import KeptStudy
+from lorasweep.study.space import Choice, Interval, dimension_of
 from lorasweep.study.store import Store
 from lorasweep.study.wording import short_names
 
@@ -29,26 +32,26 @@ MOST_DETAILED = 50
 
 def gather(store: Store, study: Path, beside: Path) -> dict[str, Any]:
     """Return what the page of a study shows, ready for JSON; its links start from the folder `beside`."""
-    board, trials = build_leaderboard(store, study), store.trials()
-    definition = store.attributes.get("definition", {})
-    running = controller_of(study)
-    runs = {trial.number: run for trial in trials if (run := _run(trial_folder(study, trial.number)))}
+    board, running = build_leaderboard(store, study), controller_of(study)
+    kept = KeptStudy(study, store.attributes, [*store.directions], store.trials())
+    runs = {trial.number: run for trial in kept.trials() if (run := _run(trial_folder(study, trial.number)))}
     detailed = {number: runs[number] for number in _detailed(board) if number in runs}
     values = {
         "name": study.absolute().name,
-        "called": _called(study.absolute()),
+        "called": shlex.quote(study_name(study)),
         "table": link(study / CSV, beside),
         "running": running,
+        "left": kept.left if running else None,
         "written": time.strftime("%Y-%m-%d %H:%M"),
-        "surroundings": surroundings(definition, list(runs.values())),
+        "surroundings": surroundings(kept.definition, list(runs.values())),
         "objectives": _objectives(board),
-        "keys": _keys(board, definition),
+        "keys": _keys(board, kept.attributes.get("search", {}).get("dimensions", [])),
         "metrics": [name for name in board.metrics if not name.startswith("untuned/")],
-        "trials": describe(board, {trial.number: trial for trial in trials}, runs, beside, bool(running)),
+        "trials": describe(board, {trial.number: trial for trial in kept.trials()}, runs, beside, bool(running)),
         "untuned": next((row for row in board.rows if row["state"] == UNTUNED), None),
         "importances": [importances(store, index) for index in range(len(board.objectives))],
         "fewest": FEWEST,
-        "timeline": timeline(trials, time.time() if running else None),
+        "timeline": timeline(kept.trials(), time.time() if running else None),
         "configs": differences({number: run.values for number, run in runs.items()}),
         "training": training_losses(detailed),
         "rows": row_losses(detailed),
@@ -66,11 +69,6 @@ def finite(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(key): finite(item) for key, item in value.items()}
     return [finite(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-def _called(study: Path) -> str:
-    """Return what commands call a study: its name where they look for it, else its folder."""
-    return study.name if study.parent.parts[-len(STUDIES.parts) :] == STUDIES.parts else shlex.quote(str(study))
 
 
 def _run(folder: Path) -> RunResults | None:
@@ -94,12 +92,13 @@ def _objectives(board: Leaderboard) -> list[dict[str, Any]]:
     ]
 
 
-def _keys(board: Leaderboard, definition: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _keys(board: Leaderboard, searched: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return what varies: key, heading, the values it is chosen from or null, whether its scale is logarithmic."""
-    names = short_names(board.varied)
+    names, dimensions = short_names(board.varied), {item["key"]: dimension_of(item) for item in searched}
     found = []
     for key in board.varied:
-        kept = definition.get(f"space.{key}")
-        options = kept if isinstance(kept, list) else None
-        found.append({"key": key, "name": names[key], "options": options, "log": "logarithmic" in str(kept)})
+        dimension = dimensions.get(key)
+        options = list(dimension.options) if isinstance(dimension, Choice) else None
+        is_log = isinstance(dimension, Interval) and dimension.log
+        found.append({"key": key, "name": names[key], "options": options, "log": is_log})
     return found

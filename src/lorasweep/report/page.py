@@ -12,7 +12,7 @@ from jinja2.utils import htmlsafe_json_dumps
 SCRIPTS = (
     "study", "format", "columns", "scale", "filter", "choice", "elements", "axes", "marks", "pointing", "figure",
     "headline", "certainty", "table", "history", "curves", "parallel", "brush", "importance", "slices", "tradeoff",
-    "slots", "comparison", "rows", "answers", "ends", "main",
+    "slots", "comparison", "rows", "answers", "ends", "follow", "main",
 )  # fmt: skip
 """In the order in which they are put together."""
 

@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 from lorasweep.study.outcomes import State
-from lorasweep.study.store import Trial
+from lorasweep.study.trial import Trial
 
 SHARE_OF_IDLE = 0.1
 """Idle time longer than this share of all busy time is left out."""

@@ -14,7 +14,7 @@ from lorasweep.results import RunResults
 from lorasweep.study.folder import trial_folder
 from lorasweep.study.leaderboard import UNTUNED, Leaderboard, Row
 from lorasweep.study.outcomes import State
-from lorasweep.study.store import Trial
+from lorasweep.study.trial import Trial
 
 FROM_BOARD = ("rank", "front", "difference", "reached", "seconds", "why", "kind")
 

@@ -7,7 +7,7 @@ import shutil
 
 from lorasweep.study.definition import Definition
 from lorasweep.study.folder import trial_folder
-from lorasweep.study.store import Trial
+from lorasweep.study.trial import Trial
 
 
 class Adapters:

@@ -22,7 +22,8 @@ from lorasweep.study.proposal import build_pruner
 from lorasweep.study.requests import take_requests
 from lorasweep.study.signals import handled
 from lorasweep.study.slots import Slot
-from lorasweep.study.store import Store, Trial
+from lorasweep.study.store import Store
+from lorasweep.study.trial import Trial
 from lorasweep.study.view import View
 from lorasweep.study.worker import Outcome
 
@@ -30,6 +31,8 @@ SECONDS_BETWEEN_LOOKS = 0.25
 SECONDS_TO_STOP = 15.0
 SECONDS_TO_DIE = 5.0
 STARTS_IN_A_ROW = 3
+MOST_ROUNDED = 0.6
+"""Steps by which an evaluation may come before the share of the run it is for: half of one, and the noise."""
 DEADLY_SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 """Signals that come from outside: nothing is wrong with a trial that one of them ended."""
 
@@ -63,6 +66,8 @@ class Controller:
         self.reason: str | None = None
         """Why no trial is started any more; None while there is more to do."""
         self.pruner: BasePruner | None = None
+        self.budget = 0
+        """Supervised tokens of a trial, by the first that reported; what the pruner goes by."""
         self.signals, self.failures, self.failed_starts = 0, 0, 0
         self.warned = False
         self.started = time.monotonic()
@@ -160,9 +165,14 @@ class Controller:
         self.store.report(number, message["tokens"], message["value"])
         self.view.reported(number, message["value"])
         if self.pruner is None:
-            self.pruner = build_pruner(self.settings, message["budget"])
-        is_last = message["tokens"] >= message["budget"]
-        return self.pruner is None or is_last or not self.store.is_worse(number, message["tokens"], self.pruner)
+            self.budget, self.pruner = message["budget"], build_pruner(self.settings, message["budget"])
+        share = message["tokens"] / message["budget"]
+        # an evaluation is due at a share of the run and comes at a whole step: at 2 of 10 steps for a quarter
+        due = share * (1 + MOST_ROUNDED / message["step"])
+        if self.pruner is None or share >= 1 or due < self.settings.prune_after:
+            return True
+        is_worse = self.store.is_worse(number, message["tokens"], self.pruner, round(due * self.budget))
+        return not is_worse or self.store.trial(number).kind == "baseline"  # that the others are compared with
 
     def _gone(self, slot: Slot) -> None:
         """Find out what a worker died of, and of its trial whether that was to blame."""

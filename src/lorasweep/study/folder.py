@@ -30,15 +30,23 @@ def set_aside(folder: Path) -> None:
 
 def find_study(given: str) -> Path:
     """Return the folder of a study, given as a path or as a name below outputs/studies."""
-    places = (Path(given), STUDIES / given)
-    found = next((place for place in places if (place / "study.db").is_file() or (place / "trials").is_dir()), None)
-    if found:
+    if found := study_named(given):
         return found
     names = [path.name for path in latest_studies()]
     allowed = f"the folder of a study, or a name below {STUDIES}"
     if names:
         allowed += f". The latest there: {', '.join(names[:4])}"
     raise UserError(Problem("STUDY", given, allowed, nearest(Path(given).name, names)))
+
+
+def study_named(given: str) -> Path | None:
+    """Return the folder of the study that is meant, None if none is."""
+    return next(filter(is_study, (Path(given), STUDIES / given)), None)
+
+
+def is_study(folder: Path) -> bool:
+    """Tell whether a folder is that of a study."""
+    return (folder / "study.db").is_file() or (folder / "trials").is_dir()
 
 
 def latest_studies() -> list[Path]:

@@ -21,6 +21,7 @@ from lorasweep.study.definition import Definition, check_unchanged
 from lorasweep.study.folder import OWNER
 from lorasweep.study.leaderboard import CSV, build_leaderboard, write_leaderboard
 from lorasweep.study.proposal import check_sampler
+from lorasweep.study.reading import DONE, SESSION
 from lorasweep.study.requests import forget_stops
 from lorasweep.study.signals import undisturbed
 from lorasweep.study.slots import Slot, build_slots, ending
@@ -77,9 +78,12 @@ def _opened(definition: Definition) -> Iterator[Store]:
 
 def _run(controller: Controller, closing: Callable[[Store], str] | None) -> str | None:
     """Run trials; however that ends, what came of them is written down and shown."""
-    view, folder = controller.view, controller.definition.folder
+    view, folder, total = controller.view, controller.definition.folder, controller.definition.total()
     try:
-        return controller.run()
+        controller.store.keep(SESSION, {"total": total, "ended": None})
+        reason = controller.run()
+        controller.store.keep(SESSION, {"total": total, "ended": reason or DONE})
+        return reason
     finally:
         with undisturbed():
             board = build_leaderboard(controller.store, folder)
@@ -145,6 +149,7 @@ def _check_definition(definition: Definition, store: Store) -> None:
         store.keep("definition", now)
     else:
         check_unchanged(definition.name, before, now)
+    store.keep("search", definition.search())
 
 
 def _check_facts(definition: Definition, store: Store, facts: Mapping[str, Any]) -> None:

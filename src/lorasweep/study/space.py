@@ -103,6 +103,11 @@ class Interval:
 Dimension = Choice | Interval
 
 
+def dimension_of(values: Mapping[str, Any]) -> Dimension:
+    """Return the dimension with these fields."""
+    return Choice(**{**values, "options": tuple(values["options"])}) if "options" in values else Interval(**values)
+
+
 @dataclass(frozen=True)
 class Space:
     """Dimensions, in order, and the conditions under which some of them vary."""

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import copy
-import math
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.exceptions import StorageInternalError
+from optuna.pruners import BasePruner, SuccessiveHalvingPruner
 from optuna.storages import RDBStorage, get_storage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
@@ -24,6 +22,7 @@ from lorasweep.rules import Problem, UserError, nearest
 from lorasweep.study.outcomes import State
 from lorasweep.study.settings import Direction
 from lorasweep.study.space import Choice, Dimension, Point, Space
+from lorasweep.study.trial import Trial, as_kept
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -37,39 +36,6 @@ OPTUNA_STATES = {
     State.FAILED: TrialState.FAIL,
     State.HUNG: TrialState.FAIL,
 }
-
-
-@dataclass(frozen=True)
-class Trial:
-    """A trial as it is kept."""
-
-    number: int
-    state: State
-    point: Point
-    key: str
-    """What the trial trains, hashed: equal keys are equal configs, however they were written."""
-    kind: str
-    """baseline, enqueued or sampled."""
-    values: list[float] | None = None
-    facts: dict[str, Any] = field(default_factory=dict)
-    """What its summary.json says."""
-    reason: str | None = None
-    choices: dict[str, str] = field(default_factory=dict)
-    """The option that every config group had."""
-    deaths: int = 0
-    """How often its process was killed."""
-    reports: dict[int, float] = field(default_factory=dict)
-    """Its objective after so many supervised tokens."""
-    slot: int | None = None
-    """Where its last attempt ran."""
-    started: datetime | None = None
-    """When its last attempt began."""
-    ended: datetime | None = None
-
-    @property
-    def value(self) -> float | None:
-        """Return the first objective of a complete trial."""
-        return self.values[0] if self.values and self.state is State.COMPLETE else None
 
 
 class Store:
@@ -132,13 +98,18 @@ class Store:
             self.storage.set_trial_intermediate_value(frozen._trial_id, tokens, value)
             frozen.intermediate_values[tokens] = value
 
-    def is_worse(self, number: int, tokens: int, pruner: optuna.pruners.BasePruner) -> bool:
-        """Ask a pruner about a trial that has just reported its value after so many tokens."""
+    def is_worse(self, number: int, tokens: int, pruner: BasePruner, due: int) -> bool:
+        """Ask a pruner about a trial that has just reported its value after so many tokens.
+
+        `due`: the tokens after which the report was due; asha's rungs count these, the median those of equal reports.
+        """
         frozen = copy.copy(self.storage.get_trial(self._frozen[number]._trial_id))
         # not what an attempt that was interrupted has reported later
         frozen.intermediate_values = {
             step: value for step, value in frozen.intermediate_values.items() if step <= tokens
         }
+        if isinstance(pruner, SuccessiveHalvingPruner):
+            frozen.intermediate_values = {due: frozen.intermediate_values[tokens]}
         return pruner.prune(self.study, frozen)
 
     def finish(self, number: int, state: State, values: list[float] | None, facts: Mapping[str, Any]) -> None:
@@ -189,6 +160,11 @@ def open_store(folder: Path, url: str | None = None) -> Store:
         raise UserError(Problem("STUDY", str(folder), f"a study whose database can be read ({words})")) from None
     ways: list[Direction] = ["maximize" if way == StudyDirection.MAXIMIZE else "minimize" for way in directions]
     return Store(url or local_url(path), name, ways, Space(()))
+
+
+def study_names(url: str) -> list[str]:
+    """Return the names of the studies in a database."""
+    return optuna.get_all_study_names(get_storage(url))
 
 
 def local_url(path: Path) -> str:
@@ -270,25 +246,13 @@ def _constraint(state: State) -> str:
 
 
 def _trial(frozen: FrozenTrial) -> Trial:
-    attributes = dict(frozen.user_attrs)
-    if frozen.state.is_finished():  # otherwise the end was being written down when the controller died
-        attributes |= attributes.get("end", {})
-    attributes |= attributes.get("start", {})
-    values = [value for value in frozen.values or [] if math.isfinite(value)]
-    begun = attributes.get("begun")
-    return Trial(
-        number=frozen.number,
-        state=State(attributes["state"]),
-        point=attributes["point"],
-        key=attributes["key"],
-        kind=attributes["kind"],
-        values=values or None,
-        facts=attributes.get("facts", {}),
-        reason=attributes.get("reason"),
-        choices=attributes.get("choices", {}),
-        deaths=attributes.get("deaths", 0),
-        reports=dict(frozen.intermediate_values),
-        slot=attributes.get("slot"),
-        started=datetime.fromisoformat(begun) if begun else frozen.datetime_start,
-        ended=frozen.datetime_complete,
+    return as_kept(
+        frozen.number,
+        frozen.user_attrs,
+        frozen.values,
+        frozen.datetime_start,
+        frozen.datetime_complete,
+        # otherwise its end was being written down when the controller died
+        has_ended=frozen.state.is_finished(),
+        reports=frozen.intermediate_values,
     )

@@ -13,7 +13,7 @@ from rich.text import Text
 from lorasweep.study.definition import Definition
 from lorasweep.study.leaderboard import Leaderboard, show
 from lorasweep.study.space import Point
-from lorasweep.study.store import Trial
+from lorasweep.study.trial import Trial
 
 
 class View(Protocol):
@@ -113,6 +113,8 @@ def _facts(definition: Definition, slots: int) -> Iterator[tuple[str, Text]]:
         asked = " and ".join(f"{key} is {' or '.join(map(str, values))}" for key, values in conditions.items())
         line = Text.assemble(f"{dimension.key:<{longest}}  {dimension.words()}", (f"  if {asked}" * bool(asked), "dim"))
         yield "" if index else "space", line
+    for fixed in taken_out(definition):
+        yield "", Text(fixed, style="dim")
     total = definition.total()
     pruner = f", {settings.pruner} ends trials early" if settings.pruner != "none" else ""
     several = f", {slots} at the same time" if slots > 1 else ""
@@ -127,6 +129,12 @@ def ending(trial: Trial) -> str:
     value = f" {trial.value:.6g}" if trial.value is not None else ""
     reason = f": {trial.reason.splitlines()[0]}" if trial.reason else ""
     return f"trial {trial.number} {trial.state.value}{value}{reason}"
+
+
+def taken_out(definition: Definition) -> Iterator[str]:
+    """Yield a line about every key that does not vary though the space has it."""
+    for override in definition.taken_out:
+        yield f"{override} is fixed by the command line and leaves the space"
 
 
 def words(point: Point) -> str:

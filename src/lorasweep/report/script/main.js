@@ -6,6 +6,7 @@ function drawHead() {
   const states = [...countsOf].map(([state, group]) => `${group.length} ${stateWords(state)}`);
   const tokens = trials.reduce((sum, trial) => sum + (trial.metrics["tokens/total"] ?? 0), 0);
   const counts = [plural(trials.length, "trial"), ...(countsOf.size > 1 ? states : [])];
+  if (study.left) counts.push(`${study.left} to come`);
   if (tokens) counts.push(`${compact(tokens)} tokens trained`);
   const live = study.running && element("span", { class: "live", title: `run by ${study.running}` }, "running");
   document.getElementById("counts").replaceChildren(live || "", counts.join(" · "));
@@ -65,19 +66,6 @@ function drawAll() {
   for (const item of items) item.measure(); // before anything is drawn: each would be a layout of its own
   for (const item of items) item.draw();
   drawPicked();
-}
-
-// A page that is written again and again loads itself, unless the reader is in the middle of something.
-function follow() {
-  const seconds = Number(document.documentElement.dataset.reload);
-  const kept = sessionStorage.getItem("scroll");
-  if (!seconds) return;
-  if (kept) scrollTo(0, Number(kept));
-  addEventListener("pagehide", () => sessionStorage.setItem("scroll", scrollY));
-  setInterval(() => {
-    const isBusy = document.hidden || choice.hover !== null || document.activeElement?.matches("input, select");
-    if (!isBusy) location.reload();
-  }, 1000 * seconds);
 }
 
 listeners.unshift({ names: ["objective"], action: () => (standing = standings(choice.objective)) });

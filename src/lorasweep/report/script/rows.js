@@ -54,7 +54,7 @@ function studentsT(freedom) {
 
 function rowTable(rows) {
   const questions = (study.answers?.questions ?? []).filter(({ row }) => row !== null);
-  const texts = new Map(questions.map(({ row, prompt, expected }) => [row, `${prompt} → ${expected}`]));
+  const texts = new Map(questions.map(({ row, inner, expected }) => [row, `${inner} → ${expected}`]));
   const last = rows.some((row) => texts.has(row.number)) ? "text" : "look";
   const [tokens, difference] = ["tokens", "B − A"].map((words) => figureCell(words, "", "th"));
   const head = [element("th", {}, "row"), tokens, sideHead()[1], difference, element("th", {}, last)];

@@ -1,0 +1,67 @@
+"""The commands under `lorasweep wandb`: sync what W&B lacks; save a report there; write a sweep for its agents."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lorasweep import compose
+from lorasweep.cli.arguments import Storage, Study
+from lorasweep.rules import Problem, UserError
+from lorasweep.study.folder import find_study
+
+app = typer.Typer(help="What there is to do with Weights & Biases.", no_args_is_help=True)
+Place = Annotated[
+    str,
+    typer.Argument(metavar="RUN|STUDY", help="A run folder, or that of a study, or its name below outputs/studies."),
+]
+
+
+@app.command()
+def sync(place: Place, storage: Storage = None) -> None:
+    """Send what has not reached W&B, from the folders of runs. May be repeated: nothing is sent twice."""
+    from lorasweep.tracking.sync import sync_run, sync_study
+
+    is_run = (Path(place) / "run.yaml").is_file()
+    sent = sync_run(Path(place)) if is_run else sync_study(find_study(place), storage)
+    failed = False
+    for one in sent:
+        failed |= one.failed
+        typer.echo(f"{one.id}: {'not sent, ' * one.failed}{one.words}")
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def report(study: Study, storage: Storage = None) -> None:
+    """Save a W&B report of a study: leaderboard, parallel coordinates, importances, learning curves."""
+    if find_spec("wandb_workspaces") is None:
+        how = "the package: pip install -c constraints.txt -e '.[wandb-reports]'"
+        raise UserError(Problem("wandb-workspaces", None, how))
+    folder = find_study(study)
+    from lorasweep.tracking.saved_report import save_report
+
+    typer.echo(save_report(folder, storage))
+
+
+@app.command()
+def sweep(
+    study: Study,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="A new file; default: the terminal.")] = None,
+    storage: Storage = None,
+) -> None:
+    """Write the search of a study as a W&B sweep, whose agents run python train.py."""
+    if out and out.exists():
+        raise UserError(Problem("--out", str(out), "a new file; this one exists"))
+    from lorasweep.tracking.sweep_file import sweep_file
+
+    compose.register()
+    written = sweep_file(find_study(study), storage, str(out or "FILE"))
+    if out:
+        out.write_text(written.text)
+        typer.echo("\n".join([f"{out}: wandb sweep {out}", *written.notes]))
+    else:
+        typer.echo(written.text, nl=False)
