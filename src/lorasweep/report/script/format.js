@@ -31,7 +31,7 @@ function show(value) {
 function exactly(values) {
   const most = Math.max(...values.filter(Number.isFinite).map(Math.abs), 0) || 1, size = Math.floor(Math.log10(most));
   if (size > 6) return (value) => (typeof value === "number" ? significant(value, 5) : "");
-  const decimals = Math.min(Math.max(size < 0 ? 3 - size : Math.min(4, 5 - size), 0), 8);
+  const decimals = Math.min(Math.max(size < 0 ? 3 - size : 4 - size, 0), 8);
   return (value) => (typeof value === "number" ? negated(value.toFixed(decimals)) : "");
 }
 
@@ -42,8 +42,8 @@ function formatter(values, digits = 4) {
   const [least, most] = [Math.min(...sizes), Math.max(...sizes)];
   if (least < 1e-3 && most < 1) return exponential(numbers);
   if (most / least > 1e4 || most >= 1e6) return show;
-  // as many as the largest needs, three for the smallest, and none that are always 0
-  const wanted = Math.max(digits - 1 - Math.floor(Math.log10(most)), 2 - Math.floor(Math.log10(least)), 0);
+  // as many as largest and smallest need, and none that are always 0
+  const wanted = Math.max(digits - 1 - Math.floor(Math.log10(most)), 3 - Math.floor(Math.log10(least)), 0);
   const needed = Math.max(...numbers.map((value) => (significant(value, 15).split(".")[1] ?? "").length));
   const decimals = Math.min(wanted, needed, 6);
   return (value) => (typeof value === "number" ? negated(value.toFixed(decimals)) : show(value));
