@@ -31,7 +31,7 @@ def heading(words: str, aside: str = "") -> Text:
 def grid(rows: Iterable[tuple[str | Text, str | Text]]) -> Table:
     """Return names and what belongs to them, side by side."""
     table = Table(show_header=False, box=None, padding=(0, GAP, 0, 0))
-    table.add_column(style="dim", no_wrap=True, min_width=LABEL - 2)
+    table.add_column(style="dim", no_wrap=True, min_width=LABEL - GAP)
     table.add_column(overflow="fold")
     for name, value in rows:
         table.add_row(name, value if isinstance(value, Text) else Text(value))

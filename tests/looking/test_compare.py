@@ -214,6 +214,14 @@ def test_answers_stand_side_by_side_those_that_differ_first(compared: Compare, l
         assert "What is 3 plus 4?" in out
 
 
+def test_what_models_say_does_not_reach_the_terminal_as_a_command(compared: Compare, lorasweep: Command):
+    compared({"answers": [("a", "1", "\x1b[2Jgone")]}, answers=[("a", "1", "\x1b]0;title\x07")])
+    for arguments in (["compare", "a", "b"], ["show", "b"]):
+        printed = lorasweep(*arguments).out
+        assert "\x1b" not in printed
+        assert "␛" in printed
+
+
 def test_scores_of_other_questions_are_not_compared(compared: Compare):
     known = compared({"answers": [("a", "1", "1")]}, answers=[("a", "1", "2"), ("b", "1", "2")], evaluation__generate=2)
     assert metric(known, "eval/exact_match")["best"] == []

@@ -14,6 +14,7 @@ from lorasweep.study.outcomes import State
 from lorasweep.study.reading import SESSION
 from tests.looking.conftest import Command
 from tests.looking.made import BEFORE, made
+from tests.study.test_importance import filled
 from tests.study.trials import ended, kept
 
 RUN = Path("outputs/runs/run")
@@ -142,6 +143,15 @@ def test_a_study_is_shown_with_counts_standings_and_how_to_go_on(lorasweep: Comm
         "lorasweep compare guanaco:baseline guanaco:best", "lorasweep confirm guanaco", "lorasweep promote guanaco",
     ):  # fmt: skip
         assert expected in words
+
+
+def test_what_made_the_difference_is_shown_where_there_are_enough_trials(lorasweep: Command):
+    (STUDIES / "s").mkdir(parents=True)
+    filled(STUDIES / "s", "maximize").close()
+    done = lorasweep("show", "s", "--json")
+    assert list(done.json()["importances"]) == ["optim.lr", "lora.r"]
+    assert done.err == ""
+    assert "What made the difference" in lorasweep("show", "s").out
 
 
 def test_a_study_without_trials_is_shown(lorasweep: Command):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -32,6 +34,24 @@ def test_one_controller_at_a_time(tmp_path: Path) -> None:
     run(toy(folder, n_trials=2), second)
     assert f"process {os.getpid()} on" in str(errors[0])
     assert len(finished(folder, n_trials=3)) == 3
+
+
+def test_a_shared_database_has_one_study_of_a_name(tmp_path: Path) -> None:
+    here, there = tmp_path / "here" / "study", tmp_path / "there" / "study"
+    url = f"sqlite:///{tmp_path}/all.db"
+    errors = []
+
+    def elsewhere(trial: Trial) -> None:
+        errors.append(refusal(toy(there, storage=url)))
+
+    run(toy(here, n_trials=2, storage=url), elsewhere)
+    for error in (*errors, refusal(toy(there, storage=url))):
+        assert str(here) in str(error)
+    assert len(errors) == 2
+    assert not there.exists()
+    here.rename(there)
+    assert run(toy(there, n_trials=3, storage=url))[0] is None
+    assert (there / "trials" / "2" / "log.txt").exists()
 
 
 def test_a_file_in_the_way(tmp_path: Path) -> None:
@@ -83,6 +103,23 @@ def test_a_database_whose_making_was_cut_short_is_made_anew(tmp_path: Path) -> N
     trials = finished(folder, n_trials=1)
     assert finished(folder, n_trials=2)[:1] == trials
     assert not list(folder.glob(".study.db.new*"))
+
+
+def test_a_database_that_something_else_holds_for_a_while_is_waited_for(tmp_path: Path) -> None:
+    folder = tmp_path / "study"
+    finished(folder, n_trials=1)
+    holder = sqlite3.connect(folder / "study.db", isolation_level=None, check_same_thread=False)
+    letting_go = threading.Timer(8.0, lambda: holder.execute("ROLLBACK"))
+
+    def hold(trial: Trial) -> None:
+        if trial.number == 1:
+            holder.execute("BEGIN EXCLUSIVE")
+            letting_go.start()
+
+    assert run(toy(folder, n_trials=3, slots=1), hold)[0] is None
+    letting_go.join()
+    holder.close()
+    assert [trial.state for trial in trials_of(folder)] == [State.COMPLETE] * 3
 
 
 def test_an_address_of_no_database(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from lorasweep.study.trial import Trial
 from lorasweep.study.view import Lines, View, build_view
 from lorasweep.study.wording import clock, duration, shown
 from tests.conftest import ROOT
+from tests.study.sessions import launch, trials_of, until
 
 POINT = {"optim.lr": 0.00023456, "lora.r": 64, "lora.target_modules": ["q_proj", "k_proj", "v_proj", "o_proj"]}
 SPACE = Space(
@@ -233,6 +234,23 @@ def test_values_are_short() -> None:
         "1.2 seconds", "10 seconds", "119 seconds", "2 minutes", "2.0 hours", "2.3 days",
     ]  # fmt: skip
     assert [clock(seconds) for seconds in (0, 42.4, 61, 3723)] == ["0:00", "0:42", "1:01", "1:02:03"]
+
+
+def test_a_study_goes_on_without_those_who_watched_it(tmp_path: Path) -> None:
+    session = launch(tmp_path / "pipe", seconds=0.1, n_trials=4, slots=1)
+    assert session.stdout
+    until(lambda: "trial 1 started" in session.stdout.readline())
+    session.stdout.close()
+    ours, theirs = pty.openpty()
+    shown = launch(tmp_path / "terminal", {"TERM": "xterm"}, output=theirs, seconds=0.1, n_trials=4, slots=1)
+    os.close(theirs)
+    seen = bytearray()
+    until(lambda: seen.extend(os.read(ours, 1 << 16)) or b"1/4 trials" in seen)
+    os.close(ours)
+    for folder, process in (("pipe", session), ("terminal", shown)):
+        assert process.wait(60) == 0
+        assert [trial.state for trial in trials_of(tmp_path / folder)] == [State.COMPLETE] * 4
+        assert (tmp_path / folder / "leaderboard.csv").exists()
 
 
 PROGRAM = """

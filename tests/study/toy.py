@@ -140,14 +140,13 @@ def toy(
 
 
 def main() -> None:
-    from rich.console import Console
-
     from lorasweep.rules import user_errors
     from lorasweep.study.session import run_session
-    from lorasweep.study.view import Lines
+    from lorasweep.study.view import build_console, build_view
 
     with user_errors():
-        reason = run_session(toy(Path(sys.argv[1]), **json.loads(sys.argv[2])), Lines(Console()))
+        definition = toy(Path(sys.argv[1]), **json.loads(sys.argv[2]))
+        reason = run_session(definition, build_view(build_console(), definition))
     raise SystemExit(130 if reason == "interrupted" else 1 if reason else 0)
 
 

@@ -23,10 +23,10 @@ Place = Annotated[
 @app.command()
 def sync(place: Place, storage: Storage = None) -> None:
     """Send what has not reached W&B, from the folders of runs. May be repeated: nothing is sent twice."""
+    folder = Path(place) if (is_run := (Path(place) / "run.yaml").is_file()) else find_study(place)
     from lorasweep.tracking.sync import sync_run, sync_study
 
-    is_run = (Path(place) / "run.yaml").is_file()
-    sent = sync_run(Path(place)) if is_run else sync_study(find_study(place), storage)
+    sent = sync_run(folder) if is_run else sync_study(folder, storage)
     failed = False
     for one in sent:
         failed |= one.failed
@@ -56,10 +56,11 @@ def sweep(
     """Write the search of a study as a W&B sweep, whose agents run python train.py."""
     if out and out.exists():
         raise UserError(Problem("--out", str(out), "a new file; this one exists"))
+    folder = find_study(study)
     from lorasweep.tracking.sweep_file import sweep_file
 
     compose.register()
-    written = sweep_file(find_study(study), storage, str(out or "FILE"))
+    written = sweep_file(folder, storage, str(out or "FILE"))
     if out:
         out.write_text(written.text)
         typer.echo("\n".join([f"{out}: wandb sweep {out}", *written.notes]))

@@ -169,13 +169,11 @@ class Composer:
 
 def start(settings: Settings, loader: ConfigLoader, master: DictConfig, arguments: list[str]) -> None:
     """Run the study that Hydra has composed; exit with what its end means."""
-    from rich.console import Console
-
     from lorasweep.promote import write_best
     from lorasweep.rules import user_errors
     from lorasweep.study.session import run_session
     from lorasweep.study.signals import undisturbed
-    from lorasweep.study.view import build_view
+    from lorasweep.study.view import build_console, build_view
     from lorasweep.tracking.view import followed
 
     with user_errors():
@@ -186,7 +184,7 @@ def start(settings: Settings, loader: ConfigLoader, master: DictConfig, argument
 
             return report_if_possible(lambda: write_report(store, definition.folder))
 
-        with followed(definition, build_view(Console(), definition)) as view:
+        with followed(definition, build_view(build_console(), definition)) as view:
             try:
                 reason = run_session(definition, view, closing)
             except BaseException:

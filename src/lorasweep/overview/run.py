@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lorasweep.doubts import config_doubts, split_doubts
 from lorasweep.learning import Learning, learning
 from lorasweep.listing.processes import writers
+from lorasweep.overview.advice import commands, warnings
 from lorasweep.paired import Difference, RowScores, paired_difference
-from lorasweep.places import NamedRun, short, study_name
+from lorasweep.places import NamedRun, short
+from lorasweep.record import adapter_folder
 from lorasweep.results import UNFINISHED, RunResults, flat, read_results
 from lorasweep.schema import Run
 from lorasweep.study.definition import FREE, direction_of
@@ -22,8 +22,6 @@ RUNNING = "running"
 TAIL = 12
 """Lines that are shown of what a run that failed left behind."""
 COUNTED = ("rows", "kept", "cut", "dropped", "tokens", "supervised_tokens")
-SAMPLES = 200
-"""Characters that are kept of a question or an answer."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +74,8 @@ class RunOverview:
     """How it was started; a trial by its study."""
     seconds: float | None
     device: str | None
+    method: dict[str, Any]
+    """How it is trained in a few words, default or not: model, quant, precision, r, alpha, optimizer, lr, scheduler."""
     config: list[Setting]
     """Options that differ from the defaults in schema.py."""
     data: dict[str, dict[str, Any]]
@@ -101,8 +101,7 @@ def run_overview(named: NamedRun) -> RunOverview:
     run, record, summary = results.run, results.record, results.summary
     process = writers([named.folder]).get(named.folder) if not summary else None
     state, error = _ending(named, results, process)
-    adapter = named.folder / "adapter"
-    judged = results.judged
+    adapter, judged = adapter_folder(named.folder), results.judged
     return RunOverview(
         kind="run",
         name=named.name,
@@ -116,6 +115,7 @@ def run_overview(named: NamedRun) -> RunOverview:
         command=record.get("command") if named.trial is None else None,
         seconds=summary.get("seconds"),
         device=record.get("device", {}).get("name"),
+        method=_method(run, record),
         config=settings(run),
         data=_data(record),
         objective=run.evaluation.objective,
@@ -123,11 +123,11 @@ def run_overview(named: NamedRun) -> RunOverview:
         scores=list(_scores(results)),
         facts=facts(results),
         planned_steps=record.get("steps", {}).get("count"),
-        adapter=short(adapter) if (adapter / "adapter_config.json").is_file() else None,
+        adapter=short(adapter) if adapter else None,
         curve=learning(results),
         samples=_samples(results),
-        warnings=list(_warnings(results, run, state)),
-        commands=dict(_commands(named, state, adapter)),
+        warnings=list(warnings(results, state)),
+        commands=dict(commands(named)),
     )
 
 
@@ -136,6 +136,19 @@ def settings(run: Run) -> list[Setting]:
     values, defaults = (_plain(item) for item in (run, Run()))
     keys = [key for key in {**values, **defaults} if values.get(key) != defaults.get(key)]
     return [Setting(key, values.get(key), defaults.get(key)) for key in keys if key.partition(".")[0] not in FREE]
+
+
+def _method(run: Run, record: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "model": run.model.name,
+        "quant": run.quant.method,
+        "precision": record.get("device", {}).get("precision"),
+        "r": run.lora.r,
+        "alpha": run.lora.effective_alpha,
+        "optimizer": run.optim.name,
+        "lr": run.optim.lr,
+        "scheduler": run.scheduler.name,
+    }
 
 
 def facts(results: RunResults) -> dict[str, Any]:
@@ -212,41 +225,3 @@ def _samples(results: RunResults) -> list[Sample]:
         )
         for at, answer in enumerate(answers)
     ]  # fmt: skip
-
-
-def _warnings(results: RunResults, run: Run, state: str) -> Iterator[str]:
-    """Yield what to know before a run is trusted."""
-    summary, record = results.summary, results.record
-    if state == UNFINISHED:
-        yield "no process of yours on this machine writes to it: it was killed, or runs elsewhere"
-    for name, counts in record.get("data", {}).get("splits", {}).items():
-        yield from split_doubts(name, counts)
-    yield from config_doubts(run)
-    if run.model.trust_remote_code:
-        yield "model.trust_remote_code: Python code that came with the model ran"
-    judged = results.judged
-    answers = len(judged["answers"]) if judged else run.evaluation.generate
-    if answers < run.evaluation.generate:
-        yield f"evaluation.generate={run.evaluation.generate}: {answers} evaluation rows could be asked"
-    kept, last = summary.get("objective/step"), summary.get("steps")
-    if kept and last and kept < last and state == State.COMPLETE:
-        words = f"the best evaluation was at step {kept} of {last}"
-        yield f"{words}; at the end the loss was {summary['last/eval/loss']:.4f}, not {summary['eval/loss']:.4f}"
-    if summary.get("eval/loss", 0.0) > summary.get("untuned/eval/loss", float("inf")):
-        yield "the tuned model has a higher evaluation loss than the untuned one"
-
-
-def _commands(named: NamedRun, state: str, adapter: Path) -> Iterator[tuple[str, str]]:
-    folder = shlex.quote(short(named.folder))
-    if (adapter / "adapter_config.json").is_file():
-        yield "score it", f"lorasweep evaluate {folder}"
-        yield "talk to it", f"lorasweep chat {folder}"
-        yield "merge it", f"lorasweep merge {folder} merged"
-    if named.study and named.trial:
-        study = shlex.quote(study_name(named.study.folder))
-        baseline = named.study.baseline
-        if baseline and baseline is not named.trial:
-            yield "compare it", f"lorasweep compare {study}:baseline {shlex.quote(named.name)}"
-        if named.trial.value is not None:
-            yield "keep its settings", f"lorasweep promote {study} --trial {named.trial.number}"
-    yield "run it again", f"python train.py --config-dir {folder} experiment=saved"

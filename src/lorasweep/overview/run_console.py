@@ -9,10 +9,10 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from lorasweep.blocks import BAD, DOUBT, GOOD, LABEL, commands, grid, heading, title
+from lorasweep.blocks import BAD, DOUBT, GAP, GOOD, LABEL, commands, grid, heading, title
 from lorasweep.curves import Curve, plot
 from lorasweep.overview.run import RunOverview, Sample, Score
-from lorasweep.study.wording import clock, difference, interval, one_line, shown, unframed
+from lorasweep.study.wording import clock, difference, interval, one_line, shown, unframed, visible
 
 WIDEST_PLOT, PLOT_HEIGHT = 72, 7
 MOST_SAMPLES = 5
@@ -25,7 +25,7 @@ def parts(run: RunOverview, console: Console) -> Iterator[RenderableType]:
     if run.error:
         yield Text(run.error, style=BAD)
     if run.log:
-        yield Text("\n".join(f"  {line}" for line in run.log), style="dim")
+        yield Text("\n".join(f"  {visible(line)}" for line in run.log), style="dim")
     yield grid(_facts(run))
     if run.scores:
         yield ""
@@ -60,6 +60,10 @@ def _facts(run: RunOverview) -> Iterator[tuple[str, str]]:
         yield "started", f"{run.created[:16].replace('T', ' ')}{lasted}" + (f", on {run.device}" if run.device else "")
     if run.command:
         yield "command", run.command
+    how = run.method
+    yield "model", ", ".join(filter(None, [how["model"], how["quant"], how["precision"]]))
+    yield "adapter", f"r {how['r']}, alpha {how['alpha']:g}" + _adapter_words(run)
+    yield "optimizer", f"{how['optimizer']}, lr {how['lr']:g} {how['scheduler']}"
     for name, counts in run.data.items():
         yield name, _rows_words(counts)
     if "steps" in facts:
@@ -71,9 +75,12 @@ def _facts(run: RunOverview) -> Iterator[tuple[str, str]]:
     if "tokens/per_second" in facts:
         took = f", {clock(facts['train/seconds'])} of training" if "train/seconds" in facts else ""
         yield "speed", f"{facts['tokens/per_second']:,.0f} tokens/s{took}"
-    if run.adapter:
-        size = facts.get("adapter/parameters")
-        yield "adapter", run.adapter + (f", {size:,} parameters in {facts['adapter/dtypes']}" if size else "")
+
+
+def _adapter_words(run: RunOverview) -> str:
+    size = run.facts.get("adapter/parameters")
+    words = f", {size:,} parameters in {run.facts['adapter/dtypes']}" if size else ""
+    return f"{words}: {run.adapter}" if run.adapter else words
 
 
 def _rows_words(counts: Mapping[str, Any]) -> str:
@@ -93,8 +100,8 @@ def _steps_words(run: RunOverview) -> str:
 
 def _scores(run: RunOverview) -> Table:
     what = "tuned" if run.adapter else f"step {run.kept_step}"
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("", min_width=LABEL - 2, style="dim", no_wrap=True)
+    table = Table(box=None, padding=(0, GAP, 0, 0), header_style="dim")
+    table.add_column("", min_width=LABEL - GAP, style="dim", no_wrap=True)
     for name in ("untuned", what, "difference", "95 % interval"):
         table.add_column(name, justify="right", no_wrap=True)
     for score in run.scores:
@@ -112,7 +119,7 @@ def _score_cells(score: Score, objective: str) -> Iterator[str | Text]:
 
 
 def _config(run: RunOverview) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="")
+    table = Table(box=None, padding=(0, GAP, 0, 0), header_style="")
     table.add_column(Text("Differs from the defaults", style="bold"), no_wrap=True)
     table.add_column("", overflow="fold")
     table.add_column("default", style="dim", no_wrap=True)
@@ -123,10 +130,10 @@ def _config(run: RunOverview) -> Table:
 
 
 def _samples(samples: Sequence[Sample], room: int) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("question", no_wrap=True, overflow="ellipsis", max_width=room // 2 - 2, style="dim")
+    table = Table(box=None, padding=(0, GAP, 0, 0), header_style="dim")
+    table.add_column("question", no_wrap=True, overflow="ellipsis", max_width=room // 2 - GAP, style="dim")
     for name in ("expected", "untuned", "tuned"):
-        table.add_column(name, overflow="ellipsis", no_wrap=True, max_width=room // 6 - 2)
+        table.add_column(name, overflow="ellipsis", no_wrap=True, max_width=room // 6 - GAP)
     questions = unframed([sample.prompt for sample in samples])
     for question, sample in zip(questions, samples[:MOST_SAMPLES], strict=False):
         is_right = next(iter(sample.scores.values()), 0.0) >= 1

@@ -38,19 +38,25 @@ def _facts(study: StudyOverview) -> list[tuple[str, str | Text]]:
     )
     left = f", {study.left} to come" if study.left else ""
     total = f"{study.done} of {study.total}" if study.total else str(study.done)
-    goals = (f"{way} {name}" for way, name in zip(study.directions, study.objectives, strict=True))
-    pruner = study.search["pruner"]
-    early = f", {pruner} ends trials early" if pruner and pruner != "none" else ""
     rows: list[tuple[str, str | Text]] = [
         ("folder", study.folder),
         ("trials", Text.assemble(f"{total}{left}: ", counts) if study.trials else Text("none yet")),
-        ("search", f"{study.search['sampler']}{early}; {', '.join(goals)}"),
+        ("search", ", ".join(_search_words(study))),
     ]
     longest = max(map(len, study.space), default=0)
     for index, (key, space) in enumerate(study.space.items()):
         words = ", ".join(map(shown, space)) if isinstance(space, list) else space
         rows.append(("" if index else "space", f"{key:<{longest}}  {words}"))
     return [*rows, *_standings(study)]
+
+
+def _search_words(study: StudyOverview) -> Iterator[str]:
+    if sampler := study.search["sampler"]:
+        yield sampler
+    if (pruner := study.search["pruner"]) and pruner != "none":
+        yield f"{pruner} ends trials early"
+    for way, name in zip(study.directions, study.objectives, strict=True):
+        yield f"{way} {name}"
 
 
 def _standings(study: StudyOverview) -> Iterator[tuple[str, Text]]:

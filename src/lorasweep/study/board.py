@@ -43,9 +43,9 @@ def tables(board: Leaderboard, console: Console, most: int | None, says_more: bo
     for row in rows:
         table.add_row(*(_cell(board, row, name) for name in columns), style="dim" if row["state"] == UNTUNED else "")
     yield table
-    if says_more:
+    if rest := list(_rest(board, rows, [name for name in wanted if name not in columns], says_more)):
         yield ""
-    yield from _rest(board, rows, [name for name in wanted if name not in columns], says_more)
+        yield from rest
 
 
 def _candidates(board: Leaderboard) -> list[str]:

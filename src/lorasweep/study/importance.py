@@ -26,7 +26,7 @@ def importances(store: Store, objective: int = 0) -> dict[str, float]:
         return {}
     sign = -1.0 if store.study.directions[objective] == StudyDirection.MAXIMIZE else 1.0
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of scores to be maximised, which `sign` has turned round
+        warnings.simplefilter("ignore", UserWarning)  # it says that less counts as better, which is so
         return get_param_importances(
             store.study, evaluator=PedAnovaImportanceEvaluator(), target=lambda trial: sign * trial.values[objective]
         )

@@ -18,7 +18,7 @@ from lorasweep.record import write_json
 from lorasweep.rules import Problem, UserError
 from lorasweep.study.controller import SECONDS_TO_DIE, CannotStart, Controller
 from lorasweep.study.definition import Definition, check_unchanged
-from lorasweep.study.folder import OWNER
+from lorasweep.study.folder import OWNER, controller_of
 from lorasweep.study.leaderboard import CSV, build_leaderboard, write_leaderboard
 from lorasweep.study.proposal import check_sampler
 from lorasweep.study.reading import DONE, SESSION
@@ -66,14 +66,26 @@ def _opened(definition: Definition) -> Iterator[Store]:
                 make_file(file)
         store = Store(url, definition.name, definition.directions(), definition.space)
         try:
+            _check_folder(definition.folder, store, url)
             if not store.trials():
                 if trials.exists():
                     allowed = f"the study of which {trials} has trials; put a copy of it back, or move them away"
                     raise UserError(Problem("study", url, allowed))
                 store.begin_anew()
+            store.keep("folder", str(definition.folder))
             yield store
         finally:
             store.close()
+
+
+def _check_folder(folder: Path, store: Store, url: str) -> None:
+    """Raise if a database that several folders can share has this study for another one."""
+    other = store.attributes.get("folder", str(folder))
+    if other == str(folder) or (folder / "trials").exists():  # moved, with its trials
+        return
+    if store.trials() or controller_of(Path(other)):
+        allowed = f"{other}, where the trials of {store.name} in {url} are; another study needs another name"
+        raise UserError(Problem("hydra.sweep.dir", str(folder), allowed))
 
 
 def _run(controller: Controller, closing: Callable[[Store], str] | None) -> str | None:

@@ -13,7 +13,7 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.exceptions import StorageInternalError
 from optuna.pruners import BasePruner, SuccessiveHalvingPruner
-from optuna.storages import RDBStorage, get_storage
+from optuna.storages import BaseStorage, RDBStorage, get_storage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy.exc import SQLAlchemyError
@@ -25,6 +25,9 @@ from lorasweep.study.space import Choice, Dimension, Point, Space
 from lorasweep.study.trial import Trial, as_kept
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+SECONDS_FOR_OTHERS = 60
+"""How long a SQLite file may be locked by something else, such as a copy being made; Python's own 5 are soon over."""
 
 OPTUNA_STATES = {
     State.COMPLETE: TrialState.COMPLETE,
@@ -43,7 +46,7 @@ class Store:
 
     def __init__(self, url: str, name: str, directions: Sequence[Direction], space: Space) -> None:
         self.name, self.directions, self.space = name, list(directions), space
-        self.storage = get_storage(url)
+        self.storage = _storage(url)
         self._open()
 
     @property
@@ -149,7 +152,7 @@ def open_store(folder: Path, url: str | None = None) -> Store:
         allowed = f"the database that the study is in, as hydra.sweeper.storage had it: {folder} has no study.db"
         raise UserError(Problem("--storage", None, allowed))
     try:
-        storage = get_storage(url or local_url(path))
+        storage = _storage(url or local_url(path))
         names = optuna.get_all_study_names(storage)
         name = names[0] if url is None and len(names) == 1 else folder.name
         if name not in names:
@@ -164,7 +167,13 @@ def open_store(folder: Path, url: str | None = None) -> Store:
 
 def study_names(url: str) -> list[str]:
     """Return the names of the studies in a database."""
-    return optuna.get_all_study_names(get_storage(url))
+    return optuna.get_all_study_names(_storage(url))
+
+
+def _storage(url: str) -> BaseStorage:
+    """Open a database; what else reads or copies a SQLite file is waited for."""
+    patient = {"connect_args": {"timeout": SECONDS_FOR_OTHERS}} if url.startswith("sqlite") else {}
+    return get_storage(RDBStorage(url, engine_kwargs=patient))
 
 
 def local_url(path: Path) -> str:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import sys
 from collections.abc import Iterator
-from typing import Protocol
+from contextlib import contextmanager
+from typing import IO, Any, Protocol, cast
 
 from rich.console import Console
 from rich.table import Table
@@ -82,6 +85,40 @@ class Lines:
         """Print the best trials."""
         if board:
             show(board, self.console)
+
+
+class Output:
+    """Standard output that may go away, as a closed terminal does: what is written then is lost, and nothing else."""
+
+    def __init__(self, file: IO[str]) -> None:
+        self.file = file
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.file, name)
+
+    def write(self, text: str) -> int:
+        """Write it, if there is still somebody to read it."""
+        with self._whatever_comes():
+            self.file.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Write what is still to be written."""
+        with self._whatever_comes():
+            self.file.flush()
+
+    @contextmanager
+    def _whatever_comes(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if error.errno in (errno.EPIPE, errno.EIO):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
+
+
+def build_console() -> Console:
+    """Return the console of a study, which goes on without one."""
+    return Console(file=cast(IO[str], Output(sys.stdout)))
 
 
 def build_view(console: Console, definition: Definition) -> View:

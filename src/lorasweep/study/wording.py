@@ -13,6 +13,7 @@ from lorasweep.study.space import Choice, Dimension
 
 DIGITS = 4
 LONGEST = 18
+CONTROLS = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"}
 STYLES = {
     State.RUNNING: "cyan",
     State.COMPLETE: "green",
@@ -121,8 +122,13 @@ def interval(low: float, high: float) -> str:
 
 
 def one_line(text: str) -> str:
-    """Return a text without line breaks."""
-    return " ".join(text.split())
+    """Return a text without line breaks and other control characters."""
+    return visible(" ".join(text.split()))
+
+
+def visible(text: str) -> str:
+    """Return a text with pictures of the control characters that a terminal would obey."""
+    return text.translate(CONTROLS)
 
 
 def unframed(texts: Sequence[str]) -> list[str]:
