@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -25,6 +25,9 @@ from lorasweep.study.canonical import config_key
 from lorasweep.study.definition import Composed, Definition
 from lorasweep.study.settings import Settings
 from lorasweep.study.space import Choice, Dimension, Interval, Point, Space
+
+if TYPE_CHECKING:
+    from lorasweep.study.store import Store
 
 SWEEPER = "hydra.sweeper"
 VARIED = "a key that varies, in hydra.sweeper.params or on the command line"
@@ -177,9 +180,15 @@ def start(settings: Settings, loader: ConfigLoader, master: DictConfig, argument
 
     with user_errors():
         definition = define(asdict(settings), loader, master, arguments)
+
+        def closing(store: Store) -> str:
+            from lorasweep.report import report_if_possible, write_report
+
+            return report_if_possible(lambda: write_report(store, definition.folder))
+
         with followed(definition, build_view(build_console(), definition)) as view:
             try:
-                reason = run_session(definition, view)
+                reason = run_session(definition, view, closing)
             except BaseException:
                 with undisturbed(), suppress(Exception):  # what has ended the study is what to say
                     write_best(definition)

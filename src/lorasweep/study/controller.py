@@ -115,7 +115,7 @@ class Controller:
 
     def _start(self, slot: Slot) -> None:
         """Begin the trial that comes next."""
-        number, composed = self.candidates.begin()
+        number, composed = self.candidates.begin(slot.index)
         folder = self._folder_of(number)
         set_aside(folder)
         self.running[number] = Running(number, slot)

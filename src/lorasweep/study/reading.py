@@ -151,6 +151,7 @@ def _from(folder: Path, connection: sqlite3.Connection) -> KeptStudy:
 def _trials(connection: sqlite3.Connection, study: tuple[int]) -> list[Trial]:
     attributes: dict[int, dict[str, Any]] = {}
     values: dict[int, list[float]] = {}
+    reports: dict[int, dict[int, float]] = {}
     of_study = "trial_id IN (SELECT trial_id FROM trials WHERE study_id = ?)"
     known = f"SELECT trial_id, key, value_json FROM trial_user_attributes WHERE {of_study}"
     for number, key, text in connection.execute(known, study):
@@ -158,13 +159,24 @@ def _trials(connection: sqlite3.Connection, study: tuple[int]) -> list[Trial]:
     finite = f"SELECT trial_id, value FROM trial_values WHERE value_type = 'FINITE' AND {of_study}"
     for number, value in connection.execute(f"{finite} ORDER BY objective", study):
         values.setdefault(number, []).append(value)
+    finite = f"SELECT trial_id, step, intermediate_value FROM trial_intermediate_values WHERE {of_study}"
+    for number, step, value in connection.execute(f"{finite} AND intermediate_value_type = 'FINITE'", study):
+        reports.setdefault(number, {})[step] = value
     rows = connection.execute(
         "SELECT trial_id, number, state, datetime_start, datetime_complete FROM trials WHERE study_id = ?"
         " ORDER BY number",
         study,
     )
     return [
-        as_kept(number, attributes[key], values.get(key), _local(start), _local(end), state in FINISHED)
+        as_kept(
+            number,
+            attributes[key],
+            values.get(key),
+            _local(start),
+            _local(end),
+            state in FINISHED,
+            reports.get(key, {}),
+        )
         for key, number, state, start, end in rows
     ]
 

@@ -263,4 +263,5 @@ def _trial(frozen: FrozenTrial) -> Trial:
         frozen.datetime_complete,
         # otherwise its end was being written down when the controller died
         has_ended=frozen.state.is_finished(),
+        reports=frozen.intermediate_values,
     )
