@@ -1,4 +1,4 @@
-"""What a trial costs beyond its training steps: in a warm worker, in a process of its own, and one script per trial.
+"""What a trial costs beyond its steps and evaluation: in a warm worker, in a process of its own, a script per trial.
 
 python benchmarks/trial_overhead.py                        the tiny model
 python benchmarks/trial_overhead.py --model smollm2_135m   the embedded one
@@ -76,13 +76,13 @@ ARMS: dict[str, Callable[[list[str], Path, int], None]] = {
 
 
 def measure(arm: str, given: list[str], trials: int) -> tuple[float, float]:
-    """Return seconds of an arm, and those of them that are training steps."""
+    """Return seconds of an arm, and those of them that are training steps and the evaluation after them."""
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
         ARMS[arm](given, Path(folder), trials)
         seconds = time.perf_counter() - start
         summaries = [json.loads(path.read_text()) for path in Path(folder).rglob("summary.json")]
-        return seconds, sum(summary["train/seconds"] for summary in summaries)
+        return seconds, sum(summary["train/seconds"] + summary["evaluation/seconds"] for summary in summaries)
 
 
 def main() -> None:
@@ -93,7 +93,9 @@ def main() -> None:
     parser.add_argument("--arms", nargs="*", default=list(ARMS))
     arguments = parser.parse_args()
     given = options(arguments.model, arguments.steps)
-    print("| | s per further trial | of which steps | beyond them | start, once |\n|---|---|---|---|---|")
+    print(
+        "| | s per further trial | of which steps and evaluation | beyond them | start, once |\n|---|---|---|---|---|"
+    )
     for arm in arguments.arms:
         few, many = measure(arm, given, 2), measure(arm, given, 6)
         each, steps = (many[0] - few[0]) / 4, (many[1] - few[1]) / 4
