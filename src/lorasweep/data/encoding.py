@@ -203,7 +203,7 @@ def _write(
 
 @contextmanager
 def _own_environment() -> Iterator[None]:
-    """Keep the object os.environ: datasets puts a copy in its place, and who holds the first sees no change any more."""
+    """Keep the object os.environ: datasets puts a copy in its place, and whoever holds the first sees no change."""
     environment = os.environ
     try:
         yield
