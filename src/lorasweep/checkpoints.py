@@ -10,7 +10,7 @@ import re
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from hashlib import file_digest
+from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,7 @@ def write(folder: Path, step: int, identity: Mapping[str, Any], size: int, fill:
         staging.mkdir()
         fill(staging)
         files = {name: _facts(path) for name, path in _files(staging).items()}
-        write_json(staging / MANIFEST, {"format": FORMAT, "step": step, "files": files, "identity": identity})
+        _seal(staging, {"format": FORMAT, "step": step, "files": files, "identity": identity})
         for path in (*staging.rglob("*"), staging):
             _flush(path)
         staging.rename(target)
@@ -80,7 +80,7 @@ def read(path: Path) -> Checkpoint:
 def adopt(checkpoint: Checkpoint, identity: Mapping[str, Any]) -> None:
     """Have a checkpoint be one of this run, whatever it was of."""
     if checkpoint.identity != identity:
-        write_json(checkpoint.path / MANIFEST, {**_manifest(checkpoint.path), "identity": identity})
+        _seal(checkpoint.path, {**_manifest(checkpoint.path), "identity": identity})
 
 
 def newest(folder: Path, accept: Callable[[Checkpoint], None]) -> tuple[Checkpoint | None, list[str]]:
@@ -170,7 +170,18 @@ def _manifest(path: Path) -> dict[str, Any]:
     parts = {"format": int, "step": int, "files": dict, "identity": dict}
     if not isinstance(manifest, dict) or not all(isinstance(manifest.get(name), kind) for name, kind in parts.items()):
         raise Broken(f"{MANIFEST} is not what was written")
+    if manifest.pop("sha256", None) != _sha256(manifest):
+        raise Broken(f"{MANIFEST} is not what was written: another sha256")
     return manifest
+
+
+def _seal(path: Path, manifest: Mapping[str, Any]) -> None:
+    """Write a manifest with a hash of itself: a bit of the identity could be another and still make sense."""
+    write_json(path / MANIFEST, {**manifest, "sha256": _sha256(manifest)})
+
+
+def _sha256(manifest: Mapping[str, Any]) -> str:
+    return sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
 
 def _files(folder: Path) -> dict[str, Path]:
