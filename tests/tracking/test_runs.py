@@ -139,7 +139,7 @@ def test_a_follower_that_gets_nowhere_does_not_outlive_a_killed_run_for_long(
     children = until(lambda: following.children(recursive=True))
     process.kill()
     process.wait()
-    until(lambda: not any(map(lives, [following, *children])), SECONDS_TO_VANISH)
+    assert until(lambda: not any(map(lives, [following, *children])), SECONDS_TO_VANISH)
 
 
 def test_ctrl_c_in_the_terminal_does_not_reach_the_follower(tmp_path: Path) -> None:

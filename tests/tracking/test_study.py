@@ -138,4 +138,4 @@ def test_no_key_reaches_a_file(study: Path) -> None:
 
 def test_no_process_is_left(study: Path) -> None:
     left = [process for process in processes_of(study) if process.pid != os.getpid()]
-    until(lambda: not any(process.is_running() for process in left), 5.0)
+    assert until(lambda: not any(process.is_running() for process in left), 5.0)
