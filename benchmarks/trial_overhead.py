@@ -98,9 +98,7 @@ def main() -> None:
     parser.add_argument("--arms", nargs="*", default=list(ARMS))
     arguments = parser.parse_args()
     given = options(arguments.model, arguments.steps)
-    print(
-        "| | s per further trial | of which training and judging | beyond | start, once |\n|---|---|---|---|---|"
-    )
+    print("| | s per further trial | of which training and judging | beyond | start, once |\n|---|---|---|---|---|")
     for arm in arguments.arms:
         each, work, once = measure(arm, given)
         print(f"| {arm} | {each:.2f} | {work:.2f} | {each - work:.2f} | {once:.1f} |", flush=True)
