@@ -19,9 +19,9 @@ from lorasweep.study.channel import Channel, Message
 SECONDS_TO_DUMP_STACKS = 1.0
 
 
-def visible_gpus(environment: Mapping[str, str] | None = None) -> list[str]:
+def visible_gpus(environment: Mapping[str, str] = os.environ) -> list[str]:
     """Return the GPUs that a study may use, without opening any of them."""
-    given = (os.environ if environment is None else environment).get("CUDA_VISIBLE_DEVICES")
+    given = environment.get("CUDA_VISIBLE_DEVICES")
     if given is not None:
         names = (name.strip() for name in given.split(","))
         return list(itertools.takewhile(lambda name: name not in ("", "-1"), names))  # as CUDA reads it
