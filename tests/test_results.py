@@ -56,6 +56,9 @@ def test_the_end_of_a_long_file_is_read_alone(tmp_path: Path):
 def test_a_folder_without_a_run_is_the_users_to_mend(tmp_path: Path):
     with pytest.raises(UserError, match=r"run\.yaml"):
         read_results(tmp_path)
+    (tmp_path / "run.yaml").touch()
+    with pytest.raises(UserError, match=r"run\.yaml"):
+        read_results(tmp_path)
 
 
 def test_nested_values_get_dotted_keys():

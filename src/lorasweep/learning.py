@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from dataclasses import dataclass
 
@@ -26,7 +27,8 @@ def learning(results: RunResults) -> Learning:
     for line in results.metrics:
         if "train/loss" in line and "tokens/supervised" in line:
             steps.append((float(line["step"]), float(line["tokens/supervised"])))
-            training.append((float(line["tokens/supervised"]), float(line["train/loss"])))
+            if math.isfinite(line["train/loss"]):
+                training.append((float(line["tokens/supervised"]), float(line["train/loss"])))
     # a run that is ended by an evaluation does not log that step
     if results.summary.get("steps", 0) > steps[-1][0]:
         steps.append((float(results.summary["steps"]), float(results.summary["tokens/supervised"])))

@@ -195,6 +195,12 @@ def test_costs_of_other_devices_and_other_budgets_are_not_marked(compared: Compa
     assert metric(known, "tokens/per_second")["best"] == ["A"]
 
 
+def test_precisions_of_one_device_compare(compared: Compare):
+    known = compared(facts={"memory/peak_gib": 0.5}, record={"device/precision": "bfloat16"})
+    assert metric(known, "memory/peak_gib")["best"] == ["B"]
+    assert known["warnings"] == []
+
+
 def test_costs_of_other_devices_are_not_marked(compared: Compare):
     known = compared(facts={"memory/peak_gib": 0.5}, record={"device/name": "a GPU"})
     assert metric(known, "memory/peak_gib")["best"] == []

@@ -119,6 +119,16 @@ def test_the_folder_of_a_study_lists_its_trials_as_the_other_commands_take_them(
     assert [entry["name"] for entry in lorasweep("ls", "--json").json()] == ["guanaco"]
 
 
+def test_trials_are_sorted_by_their_numbers_and_listed_without_their_study(lorasweep: Command):
+    folder = study()
+    for number in (2, 10, 1):
+        made(folder / "trials" / str(number))
+    (folder / "study.db").write_text("no database")
+    listed = lorasweep("ls", str(folder), "--sort", "name", "--json").json()
+    assert [entry["name"] for entry in listed] == ["guanaco:1", "guanaco:2", "guanaco:10"]
+    assert {entry["state"] for entry in listed} == {"complete"}
+
+
 def test_places_are_looked_into_and_what_is_no_folder_is_said(lorasweep: Command):
     made(Path("elsewhere/deep/run"))
     assert [entry["name"] for entry in lorasweep("ls", "elsewhere", "--json").json()] == ["elsewhere/deep/run"]

@@ -53,6 +53,11 @@ READ = {
     "scheduler=choice(constant,linear)": Choice("scheduler", ("constant", "linear"), is_group=True),
     "quant.double_quant=true,false": Choice("quant.double_quant", (True, False)),
     "lora.dropout=range(0,0.2,0.1)": Interval("lora.dropout", 0, 0.1, 0.1),
+    "lora.init=choice('default','gaussian')": Choice("lora.init", ("default", "gaussian")),
+    "scheduler=choice('constant',linear)": Choice("scheduler", ("constant", "linear"), is_group=True),
+    "lora.target_modules=['q_proj','v_proj'],'all-linear'": Choice(
+        "lora.target_modules", (["q_proj", "v_proj"], "all-linear")
+    ),
 }
 
 
@@ -79,6 +84,13 @@ REFUSED = [
     ("lora.r=8 lora.r=8,16", "lora.r", "on the command line twice"),
     ("scheduler=cosine,linaer", "scheduler", "did you mean 'linear'?"),
     ("scheduler=glob(*)", "scheduler", "names one by one"),
+    ("space=rank '+hydra.sweeper.params.lora.r=4'", "hydra.sweeper.params.lora.r", "one entry"),
+    ("lora.r=shuffle(8,16,32)", "lora.r", "strategy=random"),
+    ("lora.r=shuffle(range(8,65,8))", "lora.r", "strategy=random"),
+    ("strategy=tpe optim.lr=tag(lgo,interval(1e-5,1e-3))", "optim.lr", "no other tag"),
+    ("strategy=tpe optim.lr=tag(log,base,interval(1e-5,1e-3))", "optim.lr", "no other tag"),
+    ("lora.r=tag(log,range(8,65,8))", "lora.r", "tag(log,interval(…))"),
+    ("lora.r=tag(log,choice(8,64))", "lora.r", "tag(log,interval(…))"),
     ("strategy=tpee", "strategy", "did you mean 'tpe'?"),
     ("strategy=tpe space=rank hydra.sweeper.n_trials=0", "hydra.sweeper.n_trials", "at least 1"),
     ("strategy=tpe space=rank hydra.sweeper.n_trials=null", "hydra.sweeper.n_trials", "nothing else ends a tpe search"),
@@ -98,14 +110,25 @@ REFUSED = [
     ("data.packing=false,true", "train.tokens_per_step", "auto or a number"),
     ("train.batch_size=4,8 train.tokens_per_step=auto", "train.tokens_per_step", "a number or null"),
     ("data=demo,alpaca", "data", "judged on other rows"),
+    ("experiment=smoke,llama2_guanaco", "experiment", "one value"),
+    ("space=rank,learning_rate strategy=tpe", "space", "one value"),
+    ("strategy=tpe,random space=rank", "strategy", "one value"),
+    ("study=a,b lora.r=8,16", "study", "one value"),
+    ("verbosity=quiet,normal", "verbosity", "one value"),
+    ("tracking.project=a,b", "tracking.project", "one value"),
     ("data.max_length=128,256", "data.max_length", "judged on other rows"),
     ("evaluation.objective=loss,exact_match", "evaluation.objective", "by another score"),
     ("lora.alpha=8,16 lora.scale=1,2", "lora.alpha", "with lora.scale it has no effect"),
     ("lora.alpha=8,16 lora.scale=2", "lora.alpha", "with lora.scale it has no effect"),
+    ("space=rank hydra.sweeper.seed=1,2", "hydra.sweeper.seed", "what varies is written lora.r=8,16"),
+    ("+hydra.sweeper.params.lora.r=choice(8,16)", "hydra.sweeper.params.lora.r", "what varies is written lora.r=8,16"),
     ("space=rank hydra.sweeper._target_=os.system", "hydra.sweeper._target_", "not open to change"),
     ("lora.r=8,16 hydra/sweeper=basic", "hydra/sweeper", "not open to change"),
     ("'hydra.sweeper.only_if={lora.r: 3}' lora.r=8,16", "hydra.sweeper.only_if.lora.r", "with the values they must have"),
     ("'+hydra.sweeper.only_if={lora.r: {optimm: [sgd]}}' lora.r=8,16", "hydra.sweeper.only_if.lora.r", "a key or group"),
+    ("'+hydra.sweeper.only_if={lora.r: {optim: [sdg]}}' lora.r=8,16", "optim", "did you mean 'sgd'?"),
+    ("'+hydra.sweeper.only_if={lora.r: {lora.use_dora: maybe}}' lora.r=8,16", "lora.use_dora", "true or false"),
+    ("'+hydra.sweeper.only_if={lora.rr: {optim: [sgd]}}' lora.r=8,16", "hydra.sweeper.only_if.lora.rr", "mean 'lora.r'?"),
 ]  # fmt: skip
 
 
@@ -138,6 +161,12 @@ def test_points_to_try_first_are_those_that_were_given() -> None:
     assert definition.settings.enqueue == points
     for point in points:
         definition.compose(point)
+
+
+def test_the_baseline_leaves_out_what_the_config_leaves_out() -> None:
+    definition = studied("strategy=tpe", "scheduler=linear", "scheduler.kwargs.power=1.0,2.0", "lora.r=8,16")
+    assert definition.space.baseline() == {"lora.r": 16}
+    assert definition.compose(definition.space.baseline()).key == definition.compose({}).key
 
 
 def test_a_sweep_on_the_command_line_takes_the_place_of_the_one_in_a_space() -> None:

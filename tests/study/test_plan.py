@@ -15,7 +15,7 @@ from lorasweep.study.outcomes import State
 from lorasweep.study.plan import plan
 from lorasweep.study.store import study_names
 from lorasweep.study.trial import Trial
-from tests.conftest import composed
+from tests.conftest import ROOT, composed
 from tests.study.sessions import finished
 from tests.study.toy import toy
 
@@ -31,6 +31,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
     monkeypatch.setattr("tempfile.tempdir", None)
     monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # where workers find the toy
     return tmp_path
 
 

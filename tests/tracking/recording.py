@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from lorasweep.rules import user_errors
 from lorasweep.schema import Tracking
 from lorasweep.study.definition import Definition
 from lorasweep.study.session import run_session
+from lorasweep.study.trial import Trial
 from lorasweep.study.view import Lines
 from lorasweep.study.worker import Job, Outcome, Reporter
 from lorasweep.tracking.view import followed
@@ -66,9 +68,9 @@ def recorded(folder: Path, wandb: str = "offline", **options: Any) -> Definition
     return toy(folder, objective="tests.tracking.recording:Recording", base=base, **options)
 
 
-def session(folder: Path, **options: Any) -> str:
-    """Run a study to its end, as the command line does; what was shown."""
-    definition, view = recorded(folder, **options), Told()
+def session(folder: Path, then: Callable[[Trial], None] = lambda trial: None, **options: Any) -> str:
+    """Run a study to its end, as the command line does, `then` at the beginning of each trial; what was shown."""
+    definition, view = recorded(folder, **options), Told(then)
     with followed(definition, view) as listening:
         assert run_session(definition, listening) is None
     return view.text.getvalue()

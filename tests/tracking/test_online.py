@@ -10,9 +10,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from lorasweep.study.outcomes import State
+from lorasweep.study.trial import Trial
 from lorasweep.tracking.subject import study_identity
 from tests.conftest import ROOT
 from tests.study.sessions import processes_of, trials_of, until
@@ -62,6 +64,7 @@ def test_a_study_arrives_and_goes_on_under_the_same_ids(server: WandbServer, tmp
     assert len(whole.history) == 2, "each session shows the study as it then was"
 
 
+@pytest.mark.slow
 def test_a_study_of_the_same_name_is_another_one(server: WandbServer, tmp_path: Path) -> None:
     for place in ("here", "there"):
         (tmp_path / place).mkdir()
@@ -121,10 +124,10 @@ def heal(server: WandbServer, monkeypatch: pytest.MonkeyPatch) -> None:
     server.refuses, server.delay, server.dies_after, server.hangs_at_finish = None, 0.0, None, False
 
 
-KINDS = ["403", "dies", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("down", "500", "silent", "hangs"))]
+BROKEN = ("403", "500", "down", "silent", "dies", "hangs")
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [BROKEN[0], *(pytest.param(kind, marks=pytest.mark.slow) for kind in BROKEN[1:])])
 def test_what_a_broken_server_missed_is_sent_later_and_once(
     kind: str, server: WandbServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -144,12 +147,36 @@ def test_what_a_broken_server_missed_is_sent_later_and_once(
     assert_arrived(server, folder)
 
 
-def test_sync_says_what_it_could_not_send(server: WandbServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["wandb-core", "lorasweep.tracking.following"])
+def test_a_crash_of_w_and_b_or_of_the_follower_is_made_good(name: str, server: WandbServer, tmp_path: Path) -> None:
+    folder = tmp_path / "first"
+
+    def crash(trial: Trial) -> None:
+        if trial.number == 2:
+            children = psutil.Process().children(recursive=True)
+            (process,) = (item for item in children if any(name in word for word in item.cmdline()))
+            process.kill()
+
+    text = session(folder, crash, wandb="online", n_trials=4, slots=1, study={"seconds": 0.5})
+    assert [trial.state for trial in trials_of(folder)] == [State.COMPLETE] * 4
+    assert f"lorasweep wandb sync {os.path.relpath(folder)} sends that" in text
+    sync(folder)
+    assert_arrived(server, folder)
+
+
+@pytest.mark.slow
+def test_sync_says_what_it_could_not_send_and_takes_a_trial_alone(
+    server: WandbServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = tmp_path / "first"
     session(folder, wandb="offline", n_trials=1)
     server.refuses = 403
     lines = sync(folder, code=1)
     assert len(lines) == 2
     assert all(": not sent, CommError: " in line and "403" in line for line in lines)
+    server.refuses = None
+    assert sync(folder / "trials" / "0") == [f"{study_identity(folder).id}-0: complete, 5 rows sent"]
+    assert len(server.runs) == 1
     monkeypatch.setenv("WANDB_API_KEY", "")
     assert "wandb login" in "\n".join(sync(folder, code=2))

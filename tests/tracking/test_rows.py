@@ -38,3 +38,20 @@ def test_the_last_step_is_told_apart_from_those_that_are_over(tmp_path: Path) ->
     assert list(rows.last()) == [(2, {"a": 2})]
     assert list(rows.last()) == []
     rows.close()
+
+
+def test_steps_that_are_taken_again_from_a_checkpoint_are_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    entries = [json.dumps({"step": step, "a": step}) + "\n" for step in range(6)]
+    path.write_text("".join(entries[:4]))
+    rows = Rows(path)
+    found = list(rows.whole())
+    path.unlink()
+    found += rows.whole()
+    path.write_text("".join(entries[:3]))
+    found += rows.whole()
+    with open(path, "a") as file:
+        file.write("".join(entries[3:]))
+    found += [*rows.whole(), *rows.last()]
+    rows.close()
+    assert found == [(step, {"a": step}) for step in range(6)]

@@ -80,7 +80,10 @@ STUDIES = [
 ]
 
 
-@pytest.mark.parametrize("overrides", STUDIES, ids=lambda overrides: " ".join(overrides[1:]))
+SOME = [*STUDIES[:1], STUDIES[2], *(pytest.param(item, marks=pytest.mark.slow) for item in (STUDIES[1], *STUDIES[3:]))]
+
+
+@pytest.mark.parametrize("overrides", SOME, ids=lambda overrides: " ".join(overrides[1:]))
 def test_an_agent_trains_what_the_study_would(overrides: list[str], tmp_path: Path) -> None:
     sweep, _, definition = swept(tmp_path, *overrides)
     space = {dimension.key: dimension for dimension in definition.space}

@@ -7,6 +7,7 @@ import os
 import typer
 
 from lorasweep.cli import looking, runs, studies, wandb
+from lorasweep.cli.report import report
 from lorasweep.rules import user_errors
 
 app = typer.Typer(
@@ -21,7 +22,7 @@ app = typer.Typer(
 # In the order of the help
 RUNS = (runs.preview, runs.evaluate, runs.chat, runs.merge, runs.push, runs.lm_eval)
 STUDIES = (studies.plan, studies.add, studies.stop, studies.confirm, studies.promote)
-LOOKING = (looking.ls, looking.show, looking.compare)
+LOOKING = (looking.ls, looking.show, looking.compare, report)
 for command in (*RUNS, *STUDIES, *LOOKING):
     app.command(command.__name__.replace("_", "-"))(command)
 app.add_typer(wandb.app, name="wandb")

@@ -82,7 +82,11 @@ def confirm(
     from lorasweep.confirm import confirm
     from lorasweep.confirm.console import Trials, show
 
-    show(confirm(find_study(study), top, seeds, slots, storage, Trials(Console())))
+    folder = find_study(study)
+    show(confirm(folder, top, seeds, slots, storage, Trials(Console())))
+    from lorasweep.report import PAGE, report, report_if_possible
+
+    typer.echo(report_if_possible(lambda: report(folder, folder / PAGE, storage)))
 
 
 def promote(

@@ -8,27 +8,23 @@ from typing import Annotated
 
 import typer
 
-from lorasweep import compose
+from lorasweep import places
 from lorasweep.cli.arguments import Storage, Study
 from lorasweep.rules import Problem, UserError
 from lorasweep.study.folder import find_study
 
 app = typer.Typer(help="What there is to do with Weights & Biases.", no_args_is_help=True)
-Place = Annotated[
-    str,
-    typer.Argument(metavar="RUN|STUDY", help="A run folder, or that of a study, or its name below outputs/studies."),
-]
+Place = Annotated[str, typer.Argument(metavar="RUN|STUDY", help="A run, a study or STUDY:TRIAL: folder or name.")]
 
 
 @app.command()
 def sync(place: Place, storage: Storage = None) -> None:
     """Send what has not reached W&B, from the folders of runs. May be repeated: nothing is sent twice."""
-    from lorasweep.tracking.sync import sync_run, sync_study
+    found = places.find(place, storage)
+    from lorasweep.tracking import sync as syncing
 
-    is_run = (Path(place) / "run.yaml").is_file()
-    sent = sync_run(Path(place)) if is_run else sync_study(find_study(place), storage)
     failed = False
-    for one in sent:
+    for one in syncing.sync(found, storage):
         failed |= one.failed
         typer.echo(f"{one.id}: {'not sent, ' * one.failed}{one.words}")
     if failed:
@@ -56,10 +52,12 @@ def sweep(
     """Write the search of a study as a W&B sweep, whose agents run python train.py."""
     if out and out.exists():
         raise UserError(Problem("--out", str(out), "a new file; this one exists"))
+    folder = find_study(study)
+    from lorasweep import compose
     from lorasweep.tracking.sweep_file import sweep_file
 
     compose.register()
-    written = sweep_file(find_study(study), storage, str(out or "FILE"))
+    written = sweep_file(folder, storage, str(out or "FILE"))
     if out:
         out.write_text(written.text)
         typer.echo("\n".join([f"{out}: wandb sweep {out}", *written.notes]))

@@ -68,7 +68,7 @@ def compare(given: list[str], storage: str | None = None) -> Comparison:
 
 def as_json(comparison: Comparison) -> str:
     """Return a comparison as JSON."""
-    return json.dumps(asdict(comparison), indent=1, ensure_ascii=False, default=str)
+    return json.dumps(asdict(comparison), indent=1, ensure_ascii=False)
 
 
 def _compared(side: Side) -> Compared:

@@ -27,8 +27,9 @@ def other_rows(first: Side, other: Side) -> list[str]:
         return [f"{' and '.join(missing)} has no evaluation after training began"]
     one, two = first.judged or {}, other.judged or {}
     hashes = [side.splits.get("eval", {}).get("sha256") for side in (first, other)]
-    same_tokens = None not in hashes and hashes[0] == hashes[1]
-    if same_tokens and all(one.get(name) == two.get(name) for name in ("rows", "row_tokens")):
+    if None in hashes:
+        return [f"record.json of {(first, other)[hashes.index(None)].letter} does not say which they are"]
+    if hashes[0] == hashes[1] and all(one.get(name) == two.get(name) for name in ("rows", "row_tokens")):
         return []
     reasons = [*_options(first, other, OF_ROWS), *_template_options(first, other), *_sources(first, other)]
     counts = [len(item["row_losses"]) for item in (one, two)]
@@ -46,9 +47,8 @@ def other_questions(first: Side, other: Side) -> list[str]:
 
 
 def same_device(sides: Sequence[Side]) -> bool:
-    """Tell whether costs of runs can be compared: the same device, with as many threads."""
-    devices = [side.results.record.get("device", {}) for side in sides]
-    return len({(item.get("name"), item.get("threads"), item.get("precision")) for item in devices}) == 1
+    """Tell whether costs of runs can be compared: the same device, of CPUs with as many threads."""
+    return not _differ(sides, _device)
 
 
 def same_budget(sides: Sequence[Side]) -> bool:
@@ -156,8 +156,8 @@ def _sources(first: Side, other: Side) -> Iterator[str]:
 
 
 def _device(side: Side) -> str:
-    device = side.results.record.get("device", {})
-    return f"{device.get('name', 'unknown')} ({device.get('precision', 'unknown')})"
+    name: str = side.results.record.get("device", {}).get("name", "unknown")
+    return name
 
 
 def _word(value: Any) -> str:

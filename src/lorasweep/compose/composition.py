@@ -97,6 +97,10 @@ class Composition:
             for value in tried_values(dimension) if dimension.key not in written else ():
                 for problem in self.overrides.value_problems(dimension.key, value):
                     yield replace(problem, source=f"hydra.sweeper.params.{dimension.key}")
+        for key, asked in search.space.only_if.items():
+            for other, values in asked.items():
+                for problem in (problem for value in values for problem in self.overrides.value_problems(other, value)):
+                    yield replace(problem, source=f"hydra.sweeper.only_if.{key}")
         yield from comparability.problems(search.space, self.run, search.settings.pruner)
         for point in search.settings.enqueue:
             yield from self._enqueued_problems(point)

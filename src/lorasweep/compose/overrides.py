@@ -13,6 +13,7 @@ from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Overrid
 
 from lorasweep import schema
 from lorasweep.compose.contents import OPEN_HYDRA_KEYS
+from lorasweep.compose.spaces import read_sweep
 from lorasweep.rules import MISSING, Problem, check, nearest
 from lorasweep.study.definition import FREE
 
@@ -63,6 +64,8 @@ class Overrides:
         key, value = override.key_or_group, None if override.is_sweep_override() else override.value()
         if key.startswith(("hydra.", "hydra/")) and not OPEN_HYDRA_KEYS.match(key):
             yield Problem(key, value, "not open to change: it can make Hydra run other code")
+        elif key.startswith("hydra.") and override.is_sweep_override():
+            yield Problem(key, MISSING, "one value, in quotes if it has commas; what varies is written lora.r=8,16")
         elif not self.multirun and override.is_sweep_override():
             yield Problem(key, MISSING, "one value; several make a study: python train.py -m …")
         elif not self.multirun and key in STUDY_KEYS and value is not None:
@@ -85,7 +88,7 @@ def _from_command_line(problems: Iterable[Problem], override: Override) -> Itera
 def _swept_values(override: Override) -> Iterable[Any]:
     sweep = override.value()
     if isinstance(sweep, ChoiceSweep):
-        return override.sweep_iterator()
+        return read_sweep(override, is_group=False).values() or ()
     if isinstance(sweep, RangeSweep):
         return [sweep.start, sweep.stop]
     return [sweep.start, sweep.end] if isinstance(sweep, IntervalSweep) else []

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from lorasweep.compose.spaces import as_overrides, read_params, read_sweep
 from lorasweep.conflicts import conflicts
-from lorasweep.rules import MISSING, Problem, UserError, build, check
+from lorasweep.rules import MISSING, Problem, UserError, build, check, nearest
 from lorasweep.schema import SECTIONS, Run
 from lorasweep.study import settings as study_settings
 from lorasweep.study.canonical import config_key
@@ -27,7 +27,11 @@ from lorasweep.study.definition import Composed, Definition
 from lorasweep.study.settings import Settings
 from lorasweep.study.space import Choice, Dimension, Interval, Point, Space
 
+if TYPE_CHECKING:
+    from lorasweep.study.store import Store
+
 SWEEPER = "hydra.sweeper"
+VARIED = "a key that varies, in hydra.sweeper.params or on the command line"
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,7 @@ def read_search(
     kept = [item for item in dimensions if item.key not in fixed and item.key not in swept]
     only_if, odd = _conditions(settings.only_if)
     known = {item.key for item in dimensions} | swept.keys()
+    odd += [Problem(f"{SWEEPER}.only_if.{key}", MISSING, VARIED, nearest(key, known)) for key in only_if.keys() - known]
     only_if = {key: asked for key, asked in only_if.items() if key in known and key not in fixed}
     varied = [*kept, *swept.values()]
     known_values = {key: value_of(key) for key in _asked_about(varied, only_if)}
@@ -176,9 +181,15 @@ def start(settings: Settings, loader: ConfigLoader, master: DictConfig, argument
 
     with user_errors():
         definition = define(asdict(settings), loader, master, arguments)
+
+        def closing(store: Store) -> str:
+            from lorasweep.report import report_if_possible, write_report
+
+            return report_if_possible(lambda: write_report(store, definition.folder))
+
         with followed(definition, build_view(build_console(), definition)) as view:
             try:
-                reason = run_session(definition, view)
+                reason = run_session(definition, view, closing)
             except BaseException:
                 with undisturbed(), suppress(Exception):  # what has ended the study is what to say
                     write_best(definition)

@@ -9,8 +9,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from lorasweep.confirm.comparison import Candidate, Confirmation, compare
+from lorasweep.confirm.comparison import Candidate, Comparison, Confirmation, compare
 from lorasweep.record import write_json
+from lorasweep.results import read_json
 from lorasweep.rules import Problem, UserError
 from lorasweep.saved import as_recorded, open_run
 from lorasweep.study.canonical import config_key
@@ -56,6 +57,17 @@ def confirm(study: Path, top: int, seeds: int, slots: int | None, storage: str |
     result = Confirmation(study.name, judged, new_seeds, candidates, comparisons, test)
     write_json(definition.folder / RESULT, json.loads(json.dumps(asdict(result), default=str).replace("NaN", "null")))
     return result
+
+
+def read_confirmation(study: Path) -> Confirmation | None:
+    """Return what `confirm` has written about a study; None if it has not."""
+    kept = read_json(study / FOLDER / RESULT)
+    if not kept:
+        return None
+    candidates = [Candidate(**{**item, "folders": list(map(Path, item["folders"]))}) for item in kept["candidates"]]
+    return Confirmation(
+        **{**kept, "candidates": candidates, "comparisons": [Comparison(**item) for item in kept["comparisons"]]}
+    )
 
 
 def _chosen(store: Store, study: Path, top: int) -> list[Trial]:

@@ -89,11 +89,16 @@ def _best_first(entry: Entry) -> tuple[Any, ...]:
 
 ORDERS: dict[str, Callable[[Entry], Any]] = {
     "newest": lambda entry: -entry.changed,
-    "name": lambda entry: (entry.kind, entry.name),
+    "name": lambda entry: (entry.kind, _natural(entry.name)),
     "state": lambda entry: (entry.state, -entry.changed),
     "best": _best_first,
     "size": lambda entry: -(entry.size_bytes or 0),
 }
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Return what orders names with numbers in them: first:2 before first:10."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
 def _found(place: Path, deep: int = DEEPEST) -> Iterator[Path]:
@@ -101,7 +106,11 @@ def _found(place: Path, deep: int = DEEPEST) -> Iterator[Path]:
     if is_run(place):
         yield place
         return
-    for folder in sorted(place.iterdir()) if place.is_dir() else ():
+    try:
+        inside = sorted(place.iterdir()) if place.is_dir() else []
+    except OSError as error:
+        raise UserError(Problem("PLACE", str(place), f"a folder that can be read ({error.strerror})")) from None
+    for folder in inside:
         if folder.name.startswith(".") or not folder.is_dir():
             continue
         if is_run(folder) or is_study(folder):
@@ -118,16 +127,20 @@ def _entry(folder: Path, studies: dict[Path, KeptStudy]) -> Entry:
     place = folder.parent.parent
     if folder.parent.name != TRIALS or not folder.name.isdecimal() or not (place / "study.db").is_file():
         return entry
-    if place not in studies:
-        studies[place] = read_study(place)
-    trial = next((trial for trial in studies[place].trials() if str(trial.number) == folder.name), None)
     entry = replace(entry, name=f"{study_name(place)}:{folder.name}")
+    try:
+        study = studies.get(place) or studies.setdefault(place, read_study(place))
+    except UserError:  # what the run's own files say is all there is
+        return entry
+    trial = next((trial for trial in study.trials() if str(trial.number) == folder.name), None)
     return replace(entry, state=trial.state.value) if trial and trial.state.is_finished else entry
 
 
 def _run(folder: Path) -> Entry:
     summary, record = read_json(folder / "summary.json"), read_json(folder / "record.json")
-    found = OBJECTIVE.search((folder / "run.yaml").read_text(encoding="utf-8"))
+    found = None
+    with suppress(OSError):  # it may have been moved meanwhile
+        found = OBJECTIVE.search((folder / "run.yaml").read_text(encoding="utf-8"))
     entry = Entry(
         "run", run_name(folder), short(folder), str(summary.get("state", UNFINISHED)),
         found[1] if found else None, summary.get("objective"), _changed(folder),

@@ -32,4 +32,4 @@ def as_json(known: RunOverview | StudyOverview) -> str:
     values = asdict(known)
     if isinstance(known, StudyOverview):
         values["leaderboard"] = known.leaderboard.rows
-    return json.dumps(values, indent=1, ensure_ascii=False, default=str)
+    return json.dumps(values, indent=1, ensure_ascii=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import deque
 from dataclasses import dataclass
+from datetime import datetime
 
 from lorasweep.rules import UserError
 from lorasweep.study.definition import Composed, Definition
@@ -88,14 +89,17 @@ class Candidates:
             self._propose()
         return self.next is not None
 
-    def begin(self) -> tuple[int, Composed]:
-        """Make what comes next a trial; return its number and its config."""
+    def begin(self, slot: int) -> tuple[int, Composed]:
+        """Make what comes next a trial in a slot; return its number and its config."""
         assert self.next
         composed, number = self.next.composed, self.next.number
         if number is None:
             number = self.store.create(self.next.point, composed.key, self.next.kind)
             self._counted += 1
-        self.store.note(number, choices=composed.choices)
+        else:
+            self.store.note(number, state=State.RUNNING.value, reason=None)
+        begun = datetime.now().isoformat(timespec="milliseconds")
+        self.store.note(number, start={"choices": composed.choices, "slot": slot, "begun": begun})
         self.next = None
         return number, composed
 

@@ -117,7 +117,7 @@ class Controller:
 
     def _start(self, slot: Slot) -> None:
         """Begin the trial that comes next."""
-        number, composed = self.candidates.begin()
+        number, composed = self.candidates.begin(slot.index)
         folder = self._folder_of(number)
         if not has_checkpoint(folder):  # from which the worker goes on
             set_aside(folder)

@@ -49,6 +49,13 @@ def is_study(folder: Path) -> bool:
     return (folder / "study.db").is_file() or (folder / "trials").is_dir()
 
 
+def check_database(folder: Path) -> None:
+    """Raise for a study that is kept elsewhere than in its folder."""
+    if not (folder / "study.db").is_file():
+        allowed = f"the database that the study is in, as hydra.sweeper.storage had it: {folder} has no study.db"
+        raise UserError(Problem("--storage", None, allowed))
+
+
 def latest_studies() -> list[Path]:
     """Return the folders of studies in outputs/studies here, latest first."""
     folders = [path.parent for path in STUDIES.glob("*/study.db")]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lorasweep.rules import Problem, UserError
-from lorasweep.study.folder import controller_of
+from lorasweep.study.folder import check_database, controller_of
 from lorasweep.study.leaderboard import ranked
 from lorasweep.study.outcomes import State
 from lorasweep.study.trial import Trial, as_kept
@@ -114,18 +114,18 @@ def _not_running(trial: Trial) -> Trial:
 
 
 def _read(folder: Path, storage: str | None) -> KeptStudy:
-    path = folder / "study.db"
-    if storage or not path.is_file():
+    if storage:
         return _through_optuna(folder, storage)
+    check_database(folder)
     try:
-        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True)) as connection:
+        with closing(sqlite3.connect(f"{(folder / 'study.db').absolute().as_uri()}?mode=rw", uri=True)) as connection:
             return _from(folder, connection)
     except sqlite3.Error as error:
         allowed = f"a study whose database can be read ({error})"
         raise UserError(Problem("STUDY", str(folder), allowed)) from None
 
 
-def _through_optuna(folder: Path, storage: str | None) -> KeptStudy:
+def _through_optuna(folder: Path, storage: str) -> KeptStudy:
     from lorasweep.study.store import open_store
 
     store = open_store(folder, storage)
@@ -151,6 +151,7 @@ def _from(folder: Path, connection: sqlite3.Connection) -> KeptStudy:
 def _trials(connection: sqlite3.Connection, study: tuple[int]) -> list[Trial]:
     attributes: dict[int, dict[str, Any]] = {}
     values: dict[int, list[float]] = {}
+    reports: dict[int, dict[int, float]] = {}
     of_study = "trial_id IN (SELECT trial_id FROM trials WHERE study_id = ?)"
     known = f"SELECT trial_id, key, value_json FROM trial_user_attributes WHERE {of_study}"
     for number, key, text in connection.execute(known, study):
@@ -158,13 +159,24 @@ def _trials(connection: sqlite3.Connection, study: tuple[int]) -> list[Trial]:
     finite = f"SELECT trial_id, value FROM trial_values WHERE value_type = 'FINITE' AND {of_study}"
     for number, value in connection.execute(f"{finite} ORDER BY objective", study):
         values.setdefault(number, []).append(value)
+    finite = f"SELECT trial_id, step, intermediate_value FROM trial_intermediate_values WHERE {of_study}"
+    for number, step, value in connection.execute(f"{finite} AND intermediate_value_type = 'FINITE'", study):
+        reports.setdefault(number, {})[step] = value
     rows = connection.execute(
         "SELECT trial_id, number, state, datetime_start, datetime_complete FROM trials WHERE study_id = ?"
         " ORDER BY number",
         study,
     )
     return [
-        as_kept(number, attributes[key], values.get(key), _local(start), _local(end), state in FINISHED)
+        as_kept(
+            number,
+            attributes[key],
+            values.get(key),
+            _local(start),
+            _local(end),
+            state in FINISHED,
+            reports.get(key, {}),
+        )
         for key, number, state, start, end in rows
     ]
 

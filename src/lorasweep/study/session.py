@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -32,10 +32,11 @@ LOCK = ".lock"
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
 
-def run_session(definition: Definition, view: View) -> str | None:
+def run_session(definition: Definition, view: View, closing: Callable[[Store], str] | None = None) -> str | None:
     """Run a study up to its total; return why it ended before, None if it is done.
 
-    Raises UserError before the first trial for everything that the user can mend; what was there stays as it was.
+    However it ends, `closing` is called with what came of it, and what it returns is shown. Raises UserError before the
+    first trial for everything that the user can mend; what was there stays as it was.
     """
     check_sampler(definition.settings)
     slots = build_slots(definition.settings.slots, definition.objective, definition.folder / "workers")
@@ -46,7 +47,7 @@ def run_session(definition: Definition, view: View) -> str | None:
             facts = _checked(definition, slots[0])
             _check_facts(definition, store, facts)
             try:
-                return _run(Controller(definition, store, slots, view))
+                return _run(Controller(definition, store, slots, view), closing)
             finally:
                 view.end()
     except KeyboardInterrupt:  # before the first trial; later it is the controller's to handle
@@ -87,7 +88,7 @@ def _check_folder(folder: Path, store: Store, url: str) -> None:
         raise UserError(Problem("hydra.sweep.dir", str(folder), allowed))
 
 
-def _run(controller: Controller) -> str | None:
+def _run(controller: Controller, closing: Callable[[Store], str] | None) -> str | None:
     """Run trials; however that ends, what came of them is written down and shown."""
     view, folder, total = controller.view, controller.definition.folder, controller.definition.total()
     try:
@@ -103,6 +104,8 @@ def _run(controller: Controller) -> str | None:
             except OSError as error:
                 view.say(f"{folder / CSV} cannot be written: {error.strerror}")
             view.end(board)
+            if closing:
+                view.say(closing(controller.store))
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy.exc import SQLAlchemyError
 
 from lorasweep.rules import Problem, UserError, nearest
+from lorasweep.study.folder import check_database
 from lorasweep.study.outcomes import State
 from lorasweep.study.settings import Direction
 from lorasweep.study.space import Choice, Dimension, Point, Space
@@ -148,9 +149,8 @@ class Store:
 def open_store(folder: Path, url: str | None = None) -> Store:
     """Open the study of a folder to read it, whatever the folder is called by now."""
     path = folder / "study.db"
-    if url is None and not path.is_file():
-        allowed = f"the database that the study is in, as hydra.sweeper.storage had it: {folder} has no study.db"
-        raise UserError(Problem("--storage", None, allowed))
+    if url is None:
+        check_database(folder)
     try:
         storage = _storage(url or local_url(path))
         names = optuna.get_all_study_names(storage)
@@ -263,4 +263,5 @@ def _trial(frozen: FrozenTrial) -> Trial:
         frozen.datetime_complete,
         # otherwise its end was being written down when the controller died
         has_ended=frozen.state.is_finished(),
+        reports=frozen.intermediate_values,
     )

@@ -31,7 +31,12 @@ class Trial:
     """The option that every config group had."""
     deaths: int = 0
     """How often its process was killed."""
+    reports: dict[int, float] = field(default_factory=dict)
+    """Its objective after so many supervised tokens."""
+    slot: int | None = None
+    """Where its last attempt ran."""
     started: datetime | None = None
+    """When its last attempt began."""
     ended: datetime | None = None
 
     @property
@@ -58,9 +63,11 @@ def as_kept(
     started: datetime | None,
     ended: datetime | None,
     has_ended: bool,
+    reports: Mapping[int, float],
 ) -> Trial:
     """Return the trial that was kept with these attributes; what its end says counts once it has ended."""
-    known = {**attributes, **(attributes.get("end", {}) if has_ended else {})}
+    known = {**attributes, **attributes.get("start", {}), **(attributes.get("end", {}) if has_ended else {})}
+    begun = known.get("begun")
     return Trial(
         number=number,
         state=State(known["state"]),
@@ -72,6 +79,8 @@ def as_kept(
         reason=known.get("reason"),
         choices=known.get("choices", {}),
         deaths=known.get("deaths", 0),
-        started=started,
+        reports=dict(reports),
+        slot=known.get("slot"),
+        started=datetime.fromisoformat(begun) if begun else started,
         ended=ended,
     )

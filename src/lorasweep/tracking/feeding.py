@@ -10,10 +10,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from lorasweep.record import TIME
-from lorasweep.results import flat, read_json
+from lorasweep.results import read_json, read_results
 from lorasweep.tracking.account import Account
 from lorasweep.tracking.rows import Row, Rows
 from lorasweep.tracking.subject import Subject
@@ -75,8 +73,7 @@ def rows_of(rows: Rows, ending: Ending) -> Iterator[Row]:
 
 def config_of(folder: Path, subject: Subject) -> dict[str, Any]:
     """Return the config of a run, flat, and what a study varies: a choice of a config group is in no file."""
-    path = folder / "run.yaml"
-    config = flat(yaml.safe_load(path.read_text(encoding="utf-8"))) if path.exists() else {}
+    config = read_results(folder).values if (folder / "run.yaml").exists() else {}
     return config | subject.values
 
 

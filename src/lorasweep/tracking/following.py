@@ -58,7 +58,8 @@ class Following:
     def end(self) -> None:
         """Wait for everything; what has not ended goes by what its folder says."""
         for run in self.runs.values():
-            run.end(run.as_left())
+            if run.ending is None:
+                run.end(run.as_left())
         for thread in self.threads:
             thread.join()
 
@@ -81,7 +82,9 @@ class Following:
             say(f"W&B: {f'{run.project_url}/groups/{subject.group}' if subject.group else run.url}")
 
     def report(self, id: str, error: Exception) -> None:
-        """Write down what W&B did not take; errors of ours with where they came from."""
+        """Write down what W&B did not take, the first time for the user too; errors of ours with their traceback."""
+        if not self.failed:
+            say(f"W&B: {str(error).splitlines()[0][:200]}; training goes on without it")
         self.failed = True
         self.unreachable = isinstance(error, wandb.errors.CommError)
         print(f"{id}: {error}", file=sys.stderr, flush=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -14,7 +15,8 @@ class Rows:
     """Reads a file that grows: a row per step, when the next one has begun.
 
     W&B takes each step once. What a killed process had still to say of its last one would be lost there, if the trial
-    is run again under the same id.
+    is run again under the same id. A run that goes on from a checkpoint gets a file that ends there; the steps that
+    it takes again are passed over.
     """
 
     def __init__(self, path: Path) -> None:
@@ -25,19 +27,19 @@ class Rows:
 
     def whole(self) -> Iterator[Row]:
         """Yield the steps that are over, of those not yielded before."""
-        if self._file is None:
-            if not self.path.exists():
+        file = self._opened()
+        while file and (line := file.readline()):
+            if not line.endswith(b"\n"):
+                file.seek(-len(line), os.SEEK_CUR)
                 return
-            self._file = open(self.path, "rb")  # noqa: SIM115 closed in close()
-        while (line := self._file.readline()).endswith(b"\n"):
             entry = json.loads(line)
             step = entry.pop("step")
-            if self._step is not None and step != self._step:
+            if self._step is not None and step > self._step:
                 yield self._step, self._values
                 self._values = {}
-            self._step = step
-            self._values |= entry
-        self._file.seek(-len(line), 1)
+            if self._step is None or step >= self._step:
+                self._step = step
+                self._values |= entry
 
     def last(self) -> Iterator[Row]:
         """Yield the step that nothing has followed."""
@@ -49,3 +51,13 @@ class Rows:
         """Close the file."""
         if self._file:
             self._file.close()
+
+    def _opened(self) -> BinaryIO | None:
+        """Return the file, from its beginning if it was put there anew."""
+        try:
+            if self._file is None or os.fstat(self._file.fileno()).st_ino != self.path.stat().st_ino:
+                self.close()
+                self._file = open(self.path, "rb")  # noqa: SIM115 closed in close()
+        except FileNotFoundError:
+            return None
+        return self._file

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from lorasweep.record import slug, write_json
 from lorasweep.results import read_json
+from lorasweep.study.folder import trial_folder
 
 if TYPE_CHECKING:
     from lorasweep.study.trial import Trial
@@ -59,7 +60,7 @@ class StudyIdentity:
         values = slug(",".join(f"{key}={value}" for key, value in trial.point.items()))
         return Subject(
             id=f"{self.id}-{trial.number}",
-            folder=self.folder / "trials" / str(trial.number),
+            folder=trial_folder(self.folder, trial.number),
             job_type=job_type,
             group=self.group,
             name=f"{trial.number}-{values or trial.kind}",

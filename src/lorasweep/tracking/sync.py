@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from lorasweep.places import NamedRun
 from lorasweep.results import UNFINISHED, read_results
 from lorasweep.rules import Problem, UserError
 from lorasweep.schema import Tracking
-from lorasweep.study.folder import controller_of
 from lorasweep.study.outcomes import State
-from lorasweep.study.store import open_store
+from lorasweep.study.reading import KeptStudy, read_study
 from lorasweep.study.trial import Trial
 from lorasweep.tracking.account import Account, connect, is_logged_in
 from lorasweep.tracking.feeding import TO_BE_CONTINUED, Ending, feed
@@ -28,46 +28,46 @@ class Sent:
     failed: bool = False
 
 
-def sync_run(folder: Path) -> Iterator[Sent]:
-    """Send a run that stands alone."""
-    state = read_results(folder).state
-    ending = Ending(TO_BE_CONTINUED if state == UNFINISHED else state)
-    yield _sent(run_subject(folder), ending, account_of(folder))
+def sync(found: NamedRun | KeptStudy, storage: str | None = None) -> Iterator[Sent]:
+    """Send a run, or a trial; of a study its trials, then the study as a whole, then its confirmation.
+
+    A trial that runs is left out.
+    """
+    account = account_of(found.folder)
+    if isinstance(found, KeptStudy):
+        yield from _sync_study(found, storage, account)
+    elif found.study and found.trial:
+        yield _sent(study_identity(found.study.folder).trial(found.trial), _ending(found.trial), account)
+    else:
+        state = read_results(found.folder).state
+        ending = Ending(TO_BE_CONTINUED if state == UNFINISHED else state)
+        yield _sent(run_subject(found.folder), ending, account)
 
 
-def sync_study(folder: Path, storage: str | None = None) -> Iterator[Sent]:
-    """Send the trials of a study, then the study as a whole, then its confirmation. A trial that runs is left out."""
-    account, study = account_of(folder), study_identity(folder)
-    for trial in _ended(folder, storage):
-        yield _sent(study.trial(trial), _ending(trial), account)
-    yield _summarised(study, storage, account)
-    if any((folder / CONFIRMATION).glob("trials/*/run.yaml")):
-        yield from sync_study(folder / CONFIRMATION)
+def _sync_study(study: KeptStudy, storage: str | None, account: Account) -> Iterator[Sent]:
+    identity = study_identity(study.folder)
+    for trial in study.kept:
+        subject = identity.trial(trial)
+        if trial.state is not State.RUNNING and subject.folder.is_dir():
+            yield _sent(subject, _ending(trial), account)
+    yield _summarised(identity, storage, account)
+    confirmation = study.folder / CONFIRMATION
+    if any(confirmation.glob("trials/*/run.yaml")):
+        yield from _sync_study(read_study(confirmation), None, account)
 
 
 def account_of(folder: Path) -> Account:
     """Return where a run, or the trials of a study, said that they belong."""
     runs = [folder, *(path.parent for path in sorted(folder.glob("trials/*/run.yaml")))]
     known = read_results(next((run for run in runs if (run / "run.yaml").is_file()), folder)).config["tracking"]
-    account = connect(Tracking(**{**known, "wandb": "online"}), folder)
+    account = connect(Tracking(**{**known, "wandb": "online"}), folder.resolve())
     if not is_logged_in():
         raise UserError(Problem("wandb", None, "an account: wandb login, or WANDB_API_KEY in the environment"))
     return account
 
 
-def _ended(folder: Path, storage: str | None) -> Sequence[Trial]:
-    """Return the trials that W&B should know the end of."""
-    running = controller_of(folder) is not None
-    store = open_store(folder, storage)
-    try:
-        trials = [trial for trial in store.trials() if (folder / "trials" / str(trial.number)).is_dir()]
-        return [trial for trial in trials if not (running and trial.state is State.RUNNING)]
-    finally:
-        store.close()
-
-
 def _ending(trial: Trial) -> Ending:
-    """Return how a trial ended; one that ran when its study was killed is to be run again."""
+    """Return how a trial ended; one that was stopped or killed is to be run again."""
     return Ending(trial.state.value if trial.state.is_finished else TO_BE_CONTINUED, trial.reason)
 
 

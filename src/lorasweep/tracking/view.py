@@ -11,7 +11,7 @@ from lorasweep.schema import Tracking
 from lorasweep.study.definition import Definition
 from lorasweep.study.outcomes import State
 from lorasweep.tracking.follower import Follower
-from lorasweep.tracking.subject import study_identity
+from lorasweep.tracking.subject import Subject, study_identity
 
 if TYPE_CHECKING:
     from lorasweep.study.leaderboard import Leaderboard
@@ -25,7 +25,8 @@ class Followed:
     def __init__(self, view: View, follower: Follower) -> None:
         self.view, self.follower = view, follower
         self.began = datetime.now()
-        self.open: set[int] = set()
+        self.open: dict[int, Subject] = {}
+        """By number, the trials that W&B is told of and has not been told the end of."""
 
     def begin(self, slots: int) -> None:
         """Pass it on."""
@@ -49,9 +50,8 @@ class Followed:
         self.view.ended(trial)
         if trial.number not in self.open and self._was_left_behind(trial):
             self._follow(trial)
-        if trial.number in self.open:
-            self.open.remove(trial.number)
-            self.follower.end(study_identity(self.follower.place).trial(trial), trial.state.value, trial.reason)
+        if subject := self.open.pop(trial.number, None):
+            self.follower.end(subject, trial.state.value, trial.reason)
 
     def say(self, text: str) -> None:
         """Pass it on."""
@@ -68,13 +68,13 @@ class Followed:
         self.view.end(board)
 
     def _follow(self, trial: Trial) -> None:
-        subject = study_identity(self.follower.place).trial(trial)
         try:
+            subject = study_identity(self.follower.place).trial(trial)
             subject.folder.mkdir(parents=True, exist_ok=True)  # the worker makes it too, whoever is first
         except OSError:
             return  # the worker will have more to say about that
         self.follower.follow(subject)
-        self.open.add(trial.number)
+        self.open[trial.number] = subject
 
     def _was_left_behind(self, trial: Trial) -> bool:
         ended_here = trial.ended is not None and trial.ended >= self.began
