@@ -64,9 +64,10 @@ def test_the_config_of_the_folder_is_the_one_that_goes_on(here: Path) -> None:
 
 def test_a_folder_without_a_run_is_refused_with_the_nearest(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = begun()
+    assert compose.check_command_line(ROOT / "conf", [f"resume={folder.name}"]), "its name is enough"
     text = refused(capsys, f"resume={folder}x")
     assert "resume = 'outputs/runs/2026-01-01_00-00-00_abcdx'" in text
-    assert f"did you mean '{folder}'?" in text
+    assert f"did you mean '{folder.name}'?" in text
 
 
 def test_all_that_is_another_is_refused_at_once_with_both_values(
