@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from glob import escape, glob
 from pathlib import Path
+from typing import Any
 
 
 def local_files(pattern: str) -> list[str]:
@@ -11,6 +12,11 @@ def local_files(pattern: str) -> list[str]:
     if Path(pattern).is_file():
         return [pattern]
     return sorted(path for path in glob(pattern, recursive=True) if Path(path).is_file())
+
+
+def patterns(given: Any) -> list[str]:
+    """Return a path or a list of paths as a list."""
+    return [given] if isinstance(given, str) else list(given or [])
 
 
 def absolute(pattern: str) -> str:
