@@ -6,7 +6,7 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from lorasweep import compose
+from lorasweep import compose, determinism
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
@@ -29,6 +29,7 @@ def main(config: DictConfig) -> float | None:
 if __name__ == "__main__":
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     if run := compose.check_command_line(Path(__file__).parent / "conf"):
+        determinism.prepare(run.deterministic)
         from lorasweep.preflight import check_inputs
 
         with compose.user_errors():

@@ -13,7 +13,7 @@ from peft import PeftModel
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState
 from transformers import TrainingArguments as Arguments
 
-from lorasweep import checkpoints, lora, record
+from lorasweep import checkpoints, determinism, lora, record
 from lorasweep.after_step import AfterStep, NothingLeft
 from lorasweep.checkpointing import Checkpointer, Stateful
 from lorasweep.continuation import origin, other_base
@@ -122,7 +122,8 @@ def _attempt(setup: Setup, place: Place) -> Result:
     with keep_log(folder / "train.log", run.verbosity), _followed(setup, ledger), ending(run, ledger):
         for line in filter(None, (setup.warning, *place.notes)):
             ledger.terminal.say(line, style="yellow")
-        _train(setup, place, ledger)
+        with determinism.strict(run.deterministic):
+            _train(setup, place, ledger)
     state = ledger.summary["state"]
     if state == "pruned" or (state == "complete" and not run.train.save_every):
         checkpoints.remove_all(folder)  # once summary.json says that none is needed any more

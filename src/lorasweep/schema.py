@@ -301,6 +301,8 @@ class Run:
     """The folder of a run that ended before it was complete: go on with it, from its newest checkpoint."""
     resume_anyway: bool = False
     """Go on although lorasweep or a package that computes has changed since."""
+    deterministic: bool = False
+    """Use only GPU kernels that give the same bits every time; slower, see benchmarks/README.md. A CPU does anyhow."""
     verbosity: str = choice("normal", "quiet", "normal", "debug")
     model: Model = field(default_factory=Model)
     quant: Quant = field(default_factory=Quant)

@@ -105,8 +105,8 @@ class Composition:
                 for problem in self.overrides.value_problems(dimension.key, value):
                     yield replace(problem, source=f"hydra.sweeper.params.{dimension.key}")
         for key, asked in search.space.only_if.items():
-            for other, values in asked.items():
-                for problem in (problem for value in values for problem in self.overrides.value_problems(other, value)):
+            for other, value in ((other, value) for other, allowed in asked.items() for value in allowed):
+                for problem in self.overrides.value_problems(other, value):
                     yield replace(problem, source=f"hydra.sweeper.only_if.{key}")
         yield from comparability.problems(search.space, self.run, search.settings.pruner)
         for point in search.settings.enqueue:
