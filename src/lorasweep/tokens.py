@@ -8,7 +8,6 @@ import torch
 
 from lorasweep.data import IGNORED
 
-
 FACTORS = (6364136223846793005, 2862933555777941757, 3202034522624059733)
 """Odd, and so without a loss in arithmetic modulo 2 to the 64th, which is what int64 overflows by."""
 
