@@ -44,13 +44,13 @@ def installed_packages() -> dict[str, str]:
     return {item.name: item.version for item in sorted(distributions(), key=lambda item: item.name.lower())}
 
 
-def environment() -> dict[str, Any]:
-    """Return what a record says of Python and the system."""
+def environment(known: Mapping[str, str] = os.environ) -> dict[str, Any]:
+    """Return what a record says of Python and the system, with these environment variables."""
     return {
         "build": " ".join([platform.python_implementation(), *platform.python_build(), platform.python_compiler()]),
         "libc": " ".join(platform.libc_ver()),
         "locale": locale.setlocale(locale.LC_CTYPE),
-        "variables": variables(os.environ),
+        "variables": variables(known),
     }
 
 

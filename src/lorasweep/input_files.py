@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from lorasweep import embedded_model, hub, random_model
+from lorasweep import cache, embedded_model, hub, random_model
 from lorasweep.file_hashes import file_hash
 from lorasweep.local_files import local_files, patterns
 from lorasweep.schema import Data, Model
@@ -27,6 +27,12 @@ def location(model: Model) -> str:
     if model.source == "random":
         return str(random_model.folder(model.shape))
     return model.name
+
+
+def is_made(model: Model) -> bool:
+    """Tell whether a model that is made on this machine is there; making one takes torch, and time."""
+    names = {"embedded": embedded_model.name, "random": lambda: random_model.name(model.shape)}
+    return model.source not in names or (cache.root() / names[model.source]()).is_dir()
 
 
 def model_facts(model: Model) -> dict[str, Any]:

@@ -1,0 +1,176 @@
+"""The command reproduce: what is not as it was when a run was recorded; the run again; and whether it is the same."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lorasweep import determinism
+from lorasweep.places import RUNS, find_run, short
+from lorasweep.record import Launch, slug, values_hash, write_json
+from lorasweep.reproduce.composing import composed
+from lorasweep.reproduce.drift import Comparison, compared
+from lorasweep.reproduce.facts import Weight, facts
+from lorasweep.reproduce.present import THREADS, present_record, taken_over
+from lorasweep.results import RunResults, read_json, read_results
+from lorasweep.schema import Run
+
+if TYPE_CHECKING:
+    from lorasweep.reproduce.console import Reporter
+    from lorasweep.reproduce.steps import Steps
+    from lorasweep.reproduce.verdict import Judgement
+
+RESULT = "reproduction.json"
+
+
+@dataclass(frozen=True)
+class Check:
+    """A recorded run, the run that it would be here and now, and what differs between the two."""
+
+    name: str
+    results: RunResults
+    run: Run
+    folder: Path
+    """Where it would be trained."""
+    facts: Comparison
+    taken_over: dict[str, str]
+    """Environment variables that are set as they are recorded."""
+
+    @property
+    def expected(self) -> str:
+        """Return what a reproduction can come to at best."""
+        if self.facts.of(Weight.INPUT):
+            return "not comparable"
+        return "equivalent" if self.facts.of(Weight.MEANS) else "exact"
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """A run that was trained again, compared with the first."""
+
+    check: Check
+    facts: Comparison
+    """As `check.facts`, of all that is known once the run has been loaded."""
+    steps: Steps
+    judgement: Judgement
+
+
+def check(given: str, overrides: Sequence[str], out: Path | None = None, storage: str | None = None) -> Check:
+    """Compare what is recorded of a run with what is here, in about a second."""
+    named = find_run(given, storage)
+    results = read_results(named.folder)
+    folder = out or RUNS / f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_{uuid.uuid4().hex[:4]}"
+    run = composed(results, overrides, folder.absolute())
+    if not any(text.startswith("name=") for text in overrides):
+        run.name = slug(f"reproduction of {named.name}")
+    now = facts(present_record(run, results.record), {})
+    comparison = compared(facts(results.record, results.config), now)
+    return Check(named.name, results, run, folder, comparison, taken_over(results.record))
+
+
+def reproduce(known: Check, overrides: Sequence[str], reporter: Reporter) -> Reproduction:
+    """Train a run again and compare it with what is recorded, step by step and at its end."""
+    os.environ |= known.taken_over
+    determinism.prepare(known.run.deterministic)
+    import torch
+
+    from lorasweep.preflight import check_inputs
+    from lorasweep.reproduce.host import Reproducing
+    from lorasweep.run import train
+
+    if THREADS in known.taken_over:  # which torch, if it was loaded before, does not know of
+        torch.set_num_threads(int(known.taken_over[THREADS]))
+    check_inputs(known.run)
+    results, steps = known.results, _steps(known.results, known.facts)
+    record = results.record
+    origin = {"run": known.name, "folder": str(results.folder.absolute()), "record": values_hash(record)}
+    host = Reproducing(
+        known.folder,
+        steps,
+        steps.last if results.state == "pruned" else None,
+        lambda: reporter.loaded(known, _facts_of(results, known.folder)),
+        reporter.differs,
+    )
+    launch = Launch(known.folder, list(overrides), record.get("choices", {}), {"reproduces": origin})
+    train(known.run, launch, host)
+    return _judged(known, steps, known.folder)
+
+
+def compare(given: str, other: str, storage: str | None = None) -> Reproduction:
+    """Compare a run with one that has reproduced it before."""
+    named, folder = find_run(given, storage), find_run(other, storage).folder
+    results, again = read_results(named.folder), read_results(folder)
+    known = Check(named.name, results, again.run, folder, _facts_of(results, folder), {})
+    steps = _steps(results, known.facts)
+    steps.take(again.metrics)
+    return _judged(known, steps, folder)
+
+
+def _judged(known: Check, steps: Steps, folder: Path) -> Reproduction:
+    from lorasweep.reproduce.verdict import judge
+
+    comparison = _facts_of(known.results, folder)
+    return Reproduction(known, comparison, steps, judge(known.results, read_results(folder), comparison, steps))
+
+
+def _facts_of(results: RunResults, folder: Path) -> Comparison:
+    """Compare what is recorded of a run with the record of another."""
+    return compared(facts(results.record, results.config), facts(read_json(folder / "record.json"), {}))
+
+
+def _steps(results: RunResults, comparison: Comparison) -> Steps:
+    from lorasweep.reproduce.steps import Steps
+
+    other_means = any(item.name == "train.log_every" for item in comparison.drift)
+    return Steps.of(results.metrics, "train/" if other_means else None)
+
+
+def values_of(known: Check) -> dict[str, Any]:
+    """Return a check as JSON takes it."""
+    return {
+        "run": known.name,
+        "folder": short(known.results.folder),
+        "state": known.results.state,
+        "expected": known.expected,
+        **asdict(known.facts),
+        "taken_over": known.taken_over,
+    }
+
+
+def result_of(done: Reproduction) -> dict[str, Any]:
+    """Return a reproduction as JSON takes it."""
+    steps, judgement = done.steps, done.judgement
+    return {
+        "run": done.check.name,
+        "folder": short(done.check.results.folder),
+        "reproduction": short(done.check.folder),
+        "verdict": judgement.verdict.value,
+        "reasons": judgement.reasons,
+        "metric": asdict(judgement.metric) if judgement.metric else None,
+        "digests": {name: {"before": was, "now": is_now} for name, (was, is_now) in judgement.digests.items()},
+        "steps": {
+            "compared": len(steps.compared),
+            "numbers": steps.numbers,
+            "missing": steps.missing(),
+            "first": [asdict(item) for item in steps.first],
+            "largest": {name: asdict(item) for name, item in steps.largest.items()},
+        },
+        **asdict(done.facts),
+        "taken_over": done.check.taken_over,
+    }
+
+
+def keep(done: Reproduction) -> None:
+    """Write what came of a reproduction into its folder."""
+    write_json(done.check.folder / RESULT, result_of(done))
+
+
+def as_json(values: Mapping[str, Any]) -> str:
+    """Return a result as JSON."""
+    return json.dumps(values, indent=1, ensure_ascii=False)

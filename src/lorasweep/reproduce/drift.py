@@ -1,0 +1,70 @@
+"""What is not as it was recorded, each thing by its name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lorasweep.reproduce.facts import Fact, Weight
+
+ABSENT = "none"
+IN_GROUPS = ("package ", "data file ", "model file ", "tokenizer file ")
+"""Of these a fact that only one side has is a difference; of all others it is only not known on the other side."""
+
+
+@dataclass(frozen=True)
+class Drift:
+    """A fact that is another one now."""
+
+    name: str
+    weight: Weight
+    before: Any
+    now: Any
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Facts of a record against those of another."""
+
+    drift: list[Drift]
+    unknown: list[str]
+    """Facts that are known now, and that the record does not have: it is older than they are."""
+    unchecked: list[str]
+    """Facts of the record that are not known now: they show once the run is loaded."""
+
+    def of(self, weight: Weight) -> list[Drift]:
+        """Return the differences of a weight."""
+        return [item for item in self.drift if item.weight is weight]
+
+
+def compared(before: Mapping[str, Fact], now: Mapping[str, Fact]) -> Comparison:
+    """Return what differs between recorded facts and those of now, the weightiest first."""
+    found = list(_differences(before, now))
+    names = {item.name for item in found}
+    found = [item for item in found if item.name.removeprefix("order of the ") not in names - {item.name}]
+    found.sort(key=lambda item: list(Weight).index(item.weight))
+    both = {item.name for item in found}
+    return Comparison(
+        found,
+        [name for name in now if name not in before and name not in both],
+        [name for name in before if name not in now and name not in both],
+    )
+
+
+def _differences(before: Mapping[str, Fact], now: Mapping[str, Fact]) -> Iterator[Drift]:
+    for name, fact in before.items():
+        if name in now:
+            if fact.value != now[name].value:
+                yield Drift(name, fact.weight, fact.value, now[name].value)
+        elif _is_listed(name, now):
+            yield Drift(name, fact.weight, fact.value, ABSENT)
+    for name, fact in now.items():
+        if name not in before and _is_listed(name, before):
+            yield Drift(name, fact.weight, ABSENT, fact.value)
+
+
+def _is_listed(name: str, facts: Mapping[str, Fact]) -> bool:
+    """Tell whether facts list such things at all, so that one that is not among them is not there."""
+    group = next((group for group in IN_GROUPS if name.startswith(group)), None)
+    return group is not None and any(other.startswith(group) for other in facts)
