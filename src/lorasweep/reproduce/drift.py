@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lorasweep.reproduce.facts import Fact, Weight
+from lorasweep.reproduce.facts import LOCATED, Fact, Weight
 
 ABSENT = "none"
 IN_GROUPS = ("package ", "data file ", "model file ", "tokenizer file ")
@@ -29,7 +29,7 @@ class Comparison:
 
     drift: list[Drift]
     unknown: list[str]
-    """Facts that are known now, and that the record does not have: it is older than they are."""
+    """Facts that could matter, are known now, and are not in the record: it is older, or was pushed."""
     unchecked: list[str]
     """Facts of the record that are not known now: they show once the run is loaded."""
 
@@ -40,15 +40,17 @@ class Comparison:
 
 def compared(before: Mapping[str, Fact], now: Mapping[str, Fact]) -> Comparison:
     """Return what differs between recorded facts and those of now, the weightiest first."""
-    found = list(_differences(before, now))
+    both = before.keys() & now.keys()
+    shown = {key for key, start in LOCATED.items() if any(name.startswith(start) for name in both)}
+    found = [item for item in _differences(before, now) if item.name not in shown]
     names = {item.name for item in found}
     found = [item for item in found if item.name.removeprefix("order of the ") not in names - {item.name}]
     found.sort(key=lambda item: list(Weight).index(item.weight))
-    both = {item.name for item in found}
+    unlike = {item.name for item in found}
     return Comparison(
         found,
-        [name for name in now if name not in before and name not in both],
-        [name for name in before if name not in now and name not in both],
+        [name for name in now if name not in before and name not in unlike and now[name].weight is not Weight.NOTE],
+        [name for name in before if name not in now and name not in unlike],
     )
 
 
@@ -57,14 +59,16 @@ def _differences(before: Mapping[str, Fact], now: Mapping[str, Fact]) -> Iterato
         if name in now:
             if fact.value != now[name].value:
                 yield Drift(name, fact.weight, fact.value, now[name].value)
-        elif _is_listed(name, now):
+        elif _is_listed(name, fact, now):
             yield Drift(name, fact.weight, fact.value, ABSENT)
     for name, fact in now.items():
-        if name not in before and _is_listed(name, before):
+        if name not in before and _is_listed(name, fact, before):
             yield Drift(name, fact.weight, ABSENT, fact.value)
 
 
-def _is_listed(name: str, facts: Mapping[str, Fact]) -> bool:
-    """Tell whether facts list such things at all, so that one that is not among them is not there."""
+def _is_listed(name: str, fact: Fact, others: Mapping[str, Fact]) -> bool:
+    """Tell whether others list such things at all, so that one that is not among them is not there."""
     group = next((group for group in IN_GROUPS if name.startswith(group)), None)
-    return group is not None and any(other.startswith(group) for other in facts)
+    return group is not None and any(
+        other.startswith(group) and known.weight is fact.weight for other, known in others.items()
+    )

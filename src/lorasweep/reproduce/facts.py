@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from enum import StrEnum
-from pathlib import PurePath
 from typing import Any, NamedTuple
 
 from lorasweep.identity import CODE, PACKAGES, is_free, options
 from lorasweep.input_files import OF_TOKENIZER, TEMPLATE_FILE
+from lorasweep.local_files import short_names
 
 
 class Weight(StrEnum):
@@ -60,9 +60,6 @@ def facts(record: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Fac
     }
     values = record.get("config", {}).get("values") or config
     chosen = {key: value for key, value in options(values).items() if not is_free(key)}
-    for key, start in LOCATED.items():
-        if any(name.startswith(start) for name in named):
-            chosen.pop(key, None)
     weights = {key: Weight.MEANS if key in MEANS else Weight.INPUT for key in chosen}
     return {key: Fact(value, weights[key]) for key, value in chosen.items()} | named
 
@@ -70,7 +67,8 @@ def facts(record: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Fac
 def _inputs(record: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     data, model, tokenizer = (record.get(name, {}) for name in ("data", "model", "tokenizer"))
     files = data.get("files", {})
-    yield from _named("data file", {_short(path, files): value for path, value in files.items()})
+    names = short_names(files)
+    yield from _named("data file", {names[path]: value for path, value in files.items()})
     yield from _known(("commit of the data", data.get("commit")), ("commit of the model", model.get("commit")))
     for name, split in data.get("splits", {}).items():
         yield from _rows(name, split)
@@ -154,15 +152,6 @@ def _named(kind: str, values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 def _known(*pairs: tuple[str, Any]) -> Iterator[tuple[str, Any]]:
     yield from ((name, value) for name, value in pairs if value is not None)
-
-
-def _short(path: str, others: Mapping[str, Any]) -> str:
-    """Return as much of the end of a path as tells it from the other files."""
-    parts = PurePath(path).parts
-    for count in range(1, len(parts)):
-        if sum(PurePath(other).parts[-count:] == parts[-count:] for other in others) == 1:
-            return str(PurePath(*parts[-count:]))
-    return path
 
 
 def _says_nothing(name: str) -> bool:
