@@ -55,14 +55,45 @@ def state_of(folder: Path) -> checkout.Checkout:
 
 def test_everything_that_reproduces_a_run_is_recorded(recorded: Recorded) -> None:
     known = recorded.record()
-    for path in (
-        "config/sha256 config/values/optim/lr config/schema_version overrides command choices lineage seeds/rule git code "
-        "constraints python platform packages/torch environment/libc environment/build environment/variables "
-        "hardware/processor hardware/instructions data/files data/splits/train/sha256 data/splits/train/rows_sha256 "
-        "data/splits/train/dropped model/sha256/model.safetensors tokenizer/sha256 tokenizer/chat_template "
-        "tokenizer/special/eos_token device/threads device/precision numerics/attention numerics/deterministic_algorithms "
-        "numerics/dtypes numerics/adapter_dtypes numerics/cpu_capability numerics/tf32_matmul numerics/compile start"
-    ).split():
+    for path in [
+        "config/sha256",
+        "config/values/optim/lr",
+        "config/schema_version",
+        "overrides",
+        "command",
+        "choices",
+        "lineage",
+        "seeds/rule",
+        "git",
+        "code",
+        "constraints",
+        "python",
+        "platform",
+        "packages/torch",
+        "environment/libc",
+        "environment/build",
+        "environment/variables",
+        "hardware/processor",
+        "hardware/instructions",
+        "data/files",
+        "data/splits/train/sha256",
+        "data/splits/train/rows_sha256",
+        "data/splits/train/dropped",
+        "model/sha256/model.safetensors",
+        "tokenizer/sha256",
+        "tokenizer/chat_template",
+        "tokenizer/special/eos_token",
+        "device/threads",
+        "device/precision",
+        "numerics/attention",
+        "numerics/deterministic_algorithms",
+        "numerics/dtypes",
+        "numerics/adapter_dtypes",
+        "numerics/cpu_capability",
+        "numerics/tf32_matmul",
+        "numerics/compile",
+        "start",
+    ]:
         place: Any = known
         for part in path.split("/"):
             assert part in place, path
@@ -141,7 +172,9 @@ def test_no_secret_is_in_anything_that_a_run_writes(
     )
     state = state_of(repository)
     monkeypatch.setattr(record, "checkout", lambda: state)
-    monkeypatch.setattr(sys, "argv", ["train.py", f"tracking.tags=[{SECRETS['MY_PASSWORD']}]", "x=hf_canaryUnknown0123456789"])
+    monkeypatch.setattr(
+        sys, "argv", ["train.py", f"tracking.tags=[{SECRETS['MY_PASSWORD']}]", "x=hf_canaryUnknown0123456789"]
+    )
     overrides = [f"name={SECRETS['WANDB_API_KEY']}", "storage=postgresql://me:canary-10@host/db"]
     run = tiny("train.max_steps=1", "evaluation.untuned=false")
     run.name = "mine"
@@ -267,8 +300,7 @@ def test_a_config_of_an_older_schema_is_read_as_what_it_meant(
     recorded: Recorded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def renamed(values: dict[str, Any]) -> dict[str, Any]:
-        optim = dict(values["optim"])
-        return {**values, "optim": {**optim, "lr": optim.pop("learning_rate")}}
+        return {**values, "optim": {{"learning_rate": "lr"}.get(k, k): v for k, v in values["optim"].items()}}
 
     run = recorded.copied(tmp_path / "run")
     path = run.folder / "run.yaml"

@@ -69,9 +69,12 @@ def check(given: str, overrides: Sequence[str], out: Path | None = None, storage
     run = composed(results, overrides, folder.absolute())
     if not any(text.startswith("name=") for text in overrides):
         run.name = slug(f"reproduction of {named.name}")
-    now = facts(present_record(run, results.record), {})
-    comparison = compared(facts(results.record, results.config), now)
-    return Check(named.name, results, run, folder, comparison, taken_over(results.record))
+    return Check(named.name, results, run, folder, drift(results, run), taken_over(results.record))
+
+
+def drift(results: RunResults, run: Run) -> Comparison:
+    """Compare what is recorded of a run with what would be recorded of another one that began here and now."""
+    return compared(facts(results.record, results.config), facts(present_record(run, results.record), {}))
 
 
 def reproduce(known: Check, overrides: Sequence[str], reporter: Reporter) -> Reproduction:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from lorasweep.identity import CODE, PACKAGES, is_free, options
 from lorasweep.input_files import OF_TOKENIZER, TEMPLATE_FILE
 from lorasweep.local_files import short_names
+from lorasweep.versions import KEY, current
 
 
 class Weight(StrEnum):
@@ -58,7 +60,8 @@ def facts(record: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Fac
         **{name: Fact(value, Weight.MEANS) for name, value in _means(record)},
         **{name: Fact(value, Weight.NOTE) for name, value in _notes(record)},
     }
-    values = record.get("config", {}).get("values") or config
+    kept = record.get("config", {})
+    values = current({KEY: kept[KEY], **kept["values"]}, Path("record.json")) if kept else config
     chosen = {key: value for key, value in options(values).items() if not is_free(key)}
     weights = {key: Weight.MEANS if key in MEANS else Weight.INPUT for key in chosen}
     return {key: Fact(value, weights[key]) for key, value in chosen.items()} | named
