@@ -18,7 +18,7 @@ class TokenCounter:
     def __init__(self, model: torch.nn.Module) -> None:
         self._total: Any = 0
         self._supervised: Any = 0
-        self._order: Any = 0
+        self._order = torch.tensor(0)
         self._handle = model.register_forward_pre_hook(self._count, with_kwargs=True)
 
     def _count(self, model: torch.nn.Module, args: Any, inputs: dict[str, Any]) -> None:
@@ -45,7 +45,7 @@ class TokenCounter:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on counting from there."""
-        self._total, self._supervised, self._order = state["total"], state["supervised"], state["order"]
+        self._total, self._supervised, self._order = state["total"], state["supervised"], torch.tensor(state["order"])
 
     def remove(self) -> None:
         """Stop counting."""

@@ -69,8 +69,9 @@ def test_a_planted_difference_is_found_at_its_step(
     def otherwise(self: Any, model: Any, inputs: Any, *more: Any, **options: Any) -> torch.Tensor:
         loss: torch.Tensor = original(self, model, inputs, *more, **options)
         if next(calls) == step:
-            gradient = next(value.grad for value in model.parameters() if value.grad is not None and value.grad.any())
-            gradient.view(-1)[gradient.abs().argmax()] *= 1.001
+            for value in model.parameters():
+                if value.grad is not None:
+                    value.grad *= 1.001
         return loss
 
     monkeypatch.setattr(SFTTrainer, "training_step", otherwise)
@@ -80,7 +81,7 @@ def test_a_planted_difference_is_found_at_its_step(
     assert f"The first difference is at step {step}: train/grad_norm" in said
     assert done.judgement.verdict is Verdict.EQUIVALENT
     assert done.judgement.metric
-    assert 0 < abs(done.judgement.metric.now - done.judgement.metric.before) < done.judgement.metric.band
+    assert abs(done.judgement.metric.now - done.judgement.metric.before) < done.judgement.metric.band
     assert "nothing that is recorded" in " ".join(done.judgement.reasons)
     assert {"another adapter", "another optimizer"} <= set(done.judgement.reasons)
     assert "another order" not in done.judgement.reasons
@@ -89,7 +90,7 @@ def test_a_planted_difference_is_found_at_its_step(
 def test_other_rows_are_said_once_they_are_loaded_and_nothing_can_be_compared(
     recorded: Recorded, tmp_path: Path
 ) -> None:
-    with edited(recorded.data / "rows.jsonl", one_letter):
+    with edited(recorded.data / "rows.jsonl", lambda rows: rows.replace(b"What is", b"What was")):
         done, said = again(recorded.folder, tmp_path / "again")
     names = [item.name for item in done.facts.drift]
     assert names == ["data file rows.jsonl", "rows of train"]
