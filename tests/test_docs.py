@@ -71,7 +71,7 @@ def test_every_command_composes(page: str, line: str, tmp_path: Path, monkeypatc
         monkeypatch.setattr(sys, "argv", ["train.py"])
         assert compose.check_command_line(ROOT / "conf", shlex.split(line))
         return
-    if any(experiment in line for experiment in STUDIES.values()):
+    if any(experiment in line for experiment in STUDIES.values() if experiment):
         return  # written by the command before it; the page is run as a whole
     if "model.adapter" in line:
         (tmp_path / "adapter_config.json").write_text("{}")

@@ -31,8 +31,10 @@ def location(model: Model) -> str:
 
 def is_made(model: Model) -> bool:
     """Tell whether a model that is made on this machine is there; making one takes torch, and time."""
-    names = {"embedded": embedded_model.name, "random": lambda: random_model.name(model.shape)}
-    return model.source not in names or (cache.root() / names[model.source]()).is_dir()
+    if model.source not in ("embedded", "random"):
+        return True
+    name = embedded_model.name() if model.source == "embedded" else random_model.name(model.shape)
+    return (cache.root() / name).is_dir()
 
 
 def model_facts(model: Model) -> dict[str, Any]:

@@ -27,7 +27,6 @@ from tests.after.conftest import Done
 from tests.conftest import tiny
 from tests.looking.made import made
 from tests.reproduce.conftest import Recorded, edited
-from tests.reproduce.test_mutations import one_letter
 from tests.resume.children import Stopper
 from tests.study.trials import ended, kept
 
