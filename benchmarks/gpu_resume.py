@@ -22,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -42,7 +43,7 @@ COMMON = [
     "train.save_every=5", "train.batch_size=4", "tracking.wandb=disabled", "verbosity=quiet",
 ]  # fmt: skip
 WORKS = {
-    "random": ["model=tiny", "optim.lr=2e-4", "train.tokens_per_step=1500"],
+    "random": ["model=tiny", "optim.lr=2e-4", "train.tokens_per_step=120"],
     "smollm2": ["model=smollm2_135m", "optim.lr=2e-4", "train.grad_accum=2"],
 }
 ARMS = [
@@ -52,6 +53,7 @@ ARMS = [
 ]  # fmt: skip
 """Work, optimizer, deterministic."""
 KILLED_AT = 8
+"""In the second forward pass after so many steps, or of the next step that has one."""
 WARM, TIMED = 5, 25
 """Steps before the clock, and steps on it."""
 END = "end.safetensors"
@@ -69,7 +71,6 @@ def child(folder: Path, overrides: list[str], is_killed: bool) -> None:
 
     import torch
     from safetensors.torch import save_file
-    from trl import SFTTrainer
 
     from lorasweep import checkpointing, training_state
     from lorasweep.host import Host
@@ -77,9 +78,9 @@ def child(folder: Path, overrides: list[str], is_killed: bool) -> None:
     from lorasweep.run import train
     from lorasweep.watched_trainer import WatchedTrainer
 
-    loss, whole, save = SFTTrainer.compute_loss, WatchedTrainer.train, checkpointing.Checkpointer.save
+    loss, whole, save = WatchedTrainer.compute_loss, WatchedTrainer.train, checkpointing.Checkpointer.save
     facts: dict[str, Any] = {"save_s": [], "stamps": []}
-    passes = iter(range(2))
+    passes: Counter[int] = Counter()
 
     class Watching(Host):
         def progress(self, step: int, total: int) -> None:
@@ -88,7 +89,8 @@ def child(folder: Path, overrides: list[str], is_killed: bool) -> None:
             facts["stamps"].append(time.perf_counter())
 
     def deadly(self: Any, *arguments: Any, **options: Any) -> Any:
-        if is_killed and self.state.global_step == KILLED_AT and next(passes) == 1:
+        passes[step := self.state.global_step] += 1
+        if is_killed and step >= KILLED_AT and passes[step] == 2:
             os.kill(os.getpid(), signal.SIGKILL)
         return loss(self, *arguments, **options)
 
@@ -107,7 +109,8 @@ def child(folder: Path, overrides: list[str], is_killed: bool) -> None:
         facts["save_s"].append(round(time.perf_counter() - start, 3))
         return done
 
-    SFTTrainer.compute_loss, WatchedTrainer.train, checkpointing.Checkpointer.save = deadly, watched, timed  # type: ignore[method-assign]
+    WatchedTrainer.compute_loss, WatchedTrainer.train = deadly, watched
+    checkpointing.Checkpointer.save = timed  # type: ignore[method-assign]
     result = train(run, Launch(folder, []), Watching())
     assert result.state == "complete", f"ended as {result.state}: {result.error}"
     size = sum(path.stat().st_size for path in (folder / "checkpoints").glob("step-000010/*") if path.is_file())
@@ -134,6 +137,7 @@ class Bench:
             given += [f"model.shape.{name}={value}" for name, value in zip(FIELDS, SHAPES[self.shape], strict=True)]
         if self.rows:
             given += ["data=jsonl", f"data.files={self.rows.resolve()}", "data.max_length=512"]
+            given += ["train.tokens_per_step=3000"] if work == "random" else []
             if {"question", "answer"} <= json.loads(self.rows.open().readline()).keys():
                 given += ['data.prompt="{question}"', 'data.completion="{answer}"']
         return [*given, *self.extra]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -16,6 +16,8 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from lorasweep import checkpoints, training_state
 from lorasweep.checkpoints import Checkpoint
+from lorasweep.identity import JUDGED_BY, SEEDS, Difference
+from lorasweep.judge import Judge
 from lorasweep.record import write_json
 from lorasweep.training_state import State
 
@@ -38,12 +40,21 @@ class Stateful(Protocol):
         """Take it back."""
 
 
-def put_files_back(folder: Path, checkpoint: Checkpoint | None) -> None:
-    """Make the files of a run folder that grow with its steps what they were at a checkpoint, or at the beginning."""
+def put_files_back(folder: Path, checkpoint: Checkpoint | None, judged_anew: bool = False) -> None:
+    """Make the files of a run folder that grow with its steps what they were at a checkpoint, or at the beginning.
+
+    `judged_anew`: without evaluations, and the adapter that was best in them.
+    """
+    wanted = () if checkpoint is None else BESIDE[:1] if judged_anew else (*BESIDE, "adapter")
     for name in (*BESIDE, "adapter", ".adapter", "summary.json", "error.txt", *(() if checkpoint else ["tensorboard"])):
         _remove(folder / name)
-        if checkpoint and name in (*BESIDE, "adapter") and (checkpoint.path / name).exists():
+        if checkpoint and name in wanted and (checkpoint.path / name).exists():
             _copy(checkpoint.path / name, folder / name)
+
+
+def is_judged_anew(changed: Iterable[Difference]) -> bool:
+    """Tell whether scores so far cannot be compared with those to come."""
+    return any(item.name.startswith(JUDGED_BY) for item in changed)
 
 
 class Checkpointer(TrainerCallback):
@@ -67,20 +78,26 @@ class Checkpointer(TrainerCallback):
         self.say = say
         self.begin: State | None = None
         """What is still to be put back."""
+        self.has_streams = True
+        """Whether its random streams are to be put back; with another seed they are not."""
         self.epoch = State()
         self.ahead: str | None = None
 
-    def begin_at(self, checkpoint: Checkpoint) -> None:
+    def begin_at(self, checkpoint: Checkpoint, changed: Collection[Difference] = ()) -> None:
         """Have the run begin at a checkpoint; what is no part of the trainer is put back here and now."""
         values = json.loads((checkpoint.path / VALUES).read_text(encoding="utf-8"))
         self.begin = State(load_file(checkpoint.path / TENSORS), values)
+        self.has_streams = not any(item.name in SEEDS for item in changed)
         for name, part in self.parts.items():
-            part.restore(values["parts"][name])
+            if name != Judge.__name__ or not is_judged_anew(changed):
+                part.restore(values["parts"][name])
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Put the trainer back."""
+        """Put the trainer back, and random streams, in case no step is left that would."""
         if self.begin:
             training_state.put_back(self.trainer, self.begin)
+            if self.has_streams:
+                training_state.put_back_random("now", self.begin)
 
     def on_epoch_begin(
         self,
@@ -91,7 +108,7 @@ class Checkpointer(TrainerCallback):
         **_: Any,
     ) -> None:
         """Put random streams back to where the order of the epoch's rows is drawn, and remember where that was."""
-        if self.begin:
+        if self.begin and self.has_streams:
             steps = max(1, math.ceil(len(train_dataloader) / args.gradient_accumulation_steps))
             within = state.global_step % steps != 0
             training_state.put_back_random("epoch" if within else "now", self.begin)

@@ -77,6 +77,12 @@ def read(path: Path) -> Checkpoint:
     return Checkpoint(path, manifest["step"], manifest["identity"])
 
 
+def adopt(checkpoint: Checkpoint, identity: Mapping[str, Any]) -> None:
+    """Have a checkpoint be one of this run, whatever it was of."""
+    if checkpoint.identity != identity:
+        write_json(checkpoint.path / MANIFEST, {**_manifest(checkpoint.path), "identity": identity})
+
+
 def newest(folder: Path, accept: Callable[[Checkpoint], None]) -> tuple[Checkpoint | None, list[str]]:
     """Return the newest checkpoint that is whole and that `accept` does not raise Broken for.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +20,10 @@ PACKAGES = (
 )  # fmt: skip
 """The packages that decide numbers."""
 CODE = "code of lorasweep"
+OF_STATE = ("model.", "quant.", "lora.", "optim.name", "file of the model ", "commit of the model", "adapter that ")
+"""What adapter and optimizer states are of: with another, there is nothing to go on with."""
+JUDGED_BY = ("evaluation.", "rows of eval")
+SEEDS = ("train.seed", "train.data_seed")
 
 
 class Difference(NamedTuple):
@@ -33,6 +37,11 @@ class Difference(NamedTuple):
     def is_code(self) -> bool:
         """Whether this is about what computes, and not about what is computed."""
         return self.name == CODE or self.name.startswith("package ")
+
+    @property
+    def is_of_state(self) -> bool:
+        """Whether the state of the run is none any more, so that nobody can go on with it."""
+        return self.name.startswith(OF_STATE)
 
 
 def identity(config: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:
@@ -71,12 +80,17 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[D
             yield Difference(name, value, now[name])
 
 
-def refusal(item: Difference, folder: Path) -> Problem:
+def refusals(found: Iterable[Difference], folder: Path, anyway: bool) -> list[Problem]:
     """Return what to tell a user who goes on with the run of a folder as with another one."""
+    return [_refusal(item, folder) for item in found if item.is_of_state or not anyway]
+
+
+def _refusal(item: Difference, folder: Path) -> Problem:
     was = f"{item.before!r}, as the run was begun"
     if item.is_code:
         return Problem(item.name, item.now, f"{was}; resume_anyway=true goes on all the same")
     again = f"python train.py --config-dir {os.path.relpath(folder)} experiment=saved"
     if "." in item.name and isinstance(item.now, int | float):
         again += f" {item.name}={item.now}"
-    return Problem(item.name, item.now, f"{was}; {again} begins another run like it")
+    anyway = "" if item.is_of_state else "; resume_anyway=true goes on with it from here on"
+    return Problem(item.name, item.now, f"{was}; {again} begins another run like it{anyway}")

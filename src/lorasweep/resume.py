@@ -13,10 +13,10 @@ import yaml
 from filelock import FileLock, Timeout
 
 from lorasweep import checkpoints, record
-from lorasweep.checkpointing import put_files_back
+from lorasweep.checkpointing import is_judged_anew, put_files_back
 from lorasweep.checkpoints import Broken, Checkpoint
 from lorasweep.file_hashes import file_hash
-from lorasweep.identity import differences, identity, refusal
+from lorasweep.identity import Difference, differences, identity, refusals
 from lorasweep.results import read_json
 from lorasweep.rules import Problem, UserError
 from lorasweep.schema import Run
@@ -34,6 +34,8 @@ class Place:
 
     identity: dict[str, Any]
     checkpoint: Checkpoint | None = None
+    changed: tuple[Difference, ...] = ()
+    """What is otherwise from here on, because the user wants it so."""
     notes: list[str] = field(default_factory=list)
     """What to say about it."""
 
@@ -52,7 +54,7 @@ def held(folder: Path, run: Run, written: dict[str, Any]) -> Iterator[Place]:
         place = _taken_up(folder, run, now) if run.resume else Place(now)
         if run.resume:
             record.save_config(folder, run)
-            put_files_back(folder, place.checkpoint)
+            put_files_back(folder, place.checkpoint, is_judged_anew(place.changed))
         _write_record(folder, run, written, place)
         yield place
 
@@ -70,14 +72,17 @@ def _locked(folder: Path) -> Iterator[None]:
 def _taken_up(folder: Path, run: Run, now: dict[str, Any]) -> Place:
     found = list(differences(_recorded(folder), now))
     of_trial = run.study is not None
-    if not of_trial and (refused := [item for item in found if not (item.is_code and run.resume_anyway)]):
-        raise UserError(refusal(item, folder) for item in refused)
-    accept = partial(_accept, now=now, with_code=of_trial)
+    if not of_trial and (problems := refusals(found, folder, run.resume_anyway)):
+        raise UserError(problems)
+    accept = partial(_accept, now=now, with_code=of_trial, anyway=run.resume_anyway)
     checkpoint, notes = checkpoints.newest(folder / checkpoints.FOLDER, accept)
     notes += [f"{item.name} has changed: {item.before} -> {item.now}" for item in found]
     if checkpoint is None:
         notes.append("there is no checkpoint to go on from: the run begins at step 0")
-    return Place(now, checkpoint, notes)
+        return Place(now, notes=notes)
+    changed = tuple(differences(checkpoint.identity, now))
+    checkpoints.adopt(checkpoint, now)  # or the run that goes on could not be gone on with
+    return Place(now, checkpoint, changed, notes)
 
 
 def _recorded(folder: Path) -> dict[str, Any]:
@@ -89,10 +94,10 @@ def _recorded(folder: Path) -> dict[str, Any]:
     return identity(config if isinstance(config, dict) else {}, read_json(folder / "record.json"))
 
 
-def _accept(checkpoint: Checkpoint, now: Mapping[str, Any], with_code: bool) -> None:
+def _accept(checkpoint: Checkpoint, now: Mapping[str, Any], with_code: bool, anyway: bool) -> None:
     """Raise Broken for the checkpoint of another run, for a trial also for one of other code."""
     for item in differences(checkpoint.identity, now):
-        if with_code or not item.is_code:
+        if item.is_of_state or (with_code if item.is_code else not anyway):
             raise Broken(f"it is of another run, with {item.name} {item.before!r}, not {item.now!r}")
 
 
@@ -107,6 +112,7 @@ def _write_record(folder: Path, run: Run, written: dict[str, Any], place: Place)
             "time": written["created"],
             "device": written["device"]["name"],
             "notes": place.notes,
+            "changed": {item.name: [item.before, item.now] for item in place.changed},
             "checkpoint": file_hash(manifest) if manifest else None,
         }
         written = written | {name: before[name] for name in ASKED if name in before}

@@ -221,7 +221,7 @@ def _watch(setup: Setup, place: Place, trainer: WatchedTrainer, memory: PeakMemo
         trainer.add_callback(callback)
     trainer.after_step = after_step
     if place.checkpoint:
-        checkpointer.begin_at(place.checkpoint)
+        checkpointer.begin_at(place.checkpoint, place.changed)
     return Gauges(judge, counter, memory, metrics, bar)
 
 

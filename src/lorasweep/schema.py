@@ -300,7 +300,7 @@ class Run:
     resume: str | None = satisfying(None, "a run folder", lambda value: bool(value.strip()))
     """The folder of a run that ended before it was complete: go on with it, from its newest checkpoint."""
     resume_anyway: bool = False
-    """Go on although lorasweep or a package that computes has changed since."""
+    """Go on although options, rows or code have changed since: with the new ones from there on."""
     deterministic: bool = False
     """Use only GPU kernels that give the same bits every time; slower, see benchmarks/README.md. A CPU does anyhow."""
     verbosity: str = choice("normal", "quiet", "normal", "debug")

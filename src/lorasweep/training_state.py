@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy
 import torch
+from torch.optim.lr_scheduler import LambdaLR
 
 from lorasweep import lora
 from lorasweep.rules import Problem, UserError
@@ -42,7 +43,8 @@ def take(trainer: Any) -> State:
         state.add(f"parameter/{name}", parameter)
     state.values["start"] = _start_hash(trainer.model)
     state.values["optimizer"] = _take_optimizer(_plain(trainer.optimizer), trainer.model, state)
-    state.values["scheduler"] = trainer.lr_scheduler.state_dict()
+    schedule = _schedule(trainer)
+    state.values["schedule"] = {"step": schedule.last_epoch, "rates": schedule.get_last_lr()}
     scaler = trainer.accelerator.scaler
     state.values["scaler"] = scaler.state_dict() if scaler else None
     state.add("log/loss", trainer._tr_loss)
@@ -62,12 +64,27 @@ def put_back(trainer: Any, state: State) -> None:
     for name, parameter in parameters.items():
         _overwrite(parameter.data, kept[name], name)
     _put_back_optimizer(_plain(trainer.optimizer), parameters, state)
-    trainer.lr_scheduler.load_state_dict(state.values["scheduler"])
+    _go_to(_schedule(trainer), state.values["schedule"]["step"])
     if trainer.accelerator.scaler:
         trainer.accelerator.scaler.load_state_dict(state.values["scaler"])
     trainer._tr_loss.copy_(state.tensors["log/loss"])
     trainer._globalstep_last_logged = state.values["log"]["step"]
     trainer._metrics["train"].update(state.values["log"]["metrics"])
+
+
+def _schedule(trainer: Any) -> LambdaLR:
+    """Return the schedule inside accelerate's wrapper."""
+    inside = getattr(trainer.lr_scheduler, "scheduler", trainer.lr_scheduler)
+    assert isinstance(inside, LambdaLR)
+    return inside
+
+
+def _go_to(schedule: LambdaLR, step: int) -> None:
+    """Have a schedule be where it is after a step; rates of schedules depend on the step alone."""
+    rates = [base * share(step) for base, share in zip(schedule.base_lrs, schedule.lr_lambdas, strict=True)]
+    schedule.last_epoch, schedule._step_count, schedule._last_lr = step, step + 1, rates
+    for group, rate in zip(schedule.optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate
 
 
 def take_random(prefix: str, state: State) -> None:
@@ -121,11 +138,7 @@ def _take_optimizer(optimizer: torch.optim.Optimizer, model: Any, state: State) 
         states[name] |= {key: {"on": value.device.type} for key, value in tensors.items()}
         for key, value in tensors.items():
             state.add(f"optimizer/{name}/{key}", value)
-    groups = [
-        {"params": [names[item] for item in group["params"]], **_group_values(group)}
-        for group in optimizer.param_groups
-    ]
-    return {"states": states, "groups": groups}
+    return {"states": states, "groups": [[names[item] for item in group["params"]] for group in optimizer.param_groups]}
 
 
 def _put_back_optimizer(
@@ -133,16 +146,14 @@ def _put_back_optimizer(
 ) -> None:
     kept = state.values["optimizer"]
     for number, (group, was) in enumerate(zip(optimizer.param_groups, kept["groups"], strict=True)):
-        if any(parameters[name] is not item for name, item in zip(was["params"], group["params"], strict=True)):
+        if any(parameters[name] is not item for name, item in zip(was, group["params"], strict=True)):
             raise ValueError("the optimizer has other groups of parameters")
-        for place, name in enumerate(was["params"]):
+        for place, name in enumerate(was):
             if name in kept["states"]:
                 _begin_state(optimizer, group, number, place)
                 optimizer.state[parameters[name]].update(
                     _state_of(name, kept["states"][name], parameters[name], optimizer, state)
                 )
-        for key in _group_values(group):
-            group[key] = tuple(was[key]) if isinstance(group[key], tuple) else was[key]
 
 
 def _begin_state(optimizer: Any, group: Mapping[str, Any], number: int, place: int) -> None:
@@ -165,10 +176,6 @@ def _state_of(
             _overwrite(there, tensor, f"{key} of {name}")
         else:
             yield key, tensor.to(parameter.device if value["on"] == parameter.device.type else value["on"])
-
-
-def _group_values(group: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in group.items() if key != "params"}
 
 
 def _overwrite(target: torch.Tensor, value: torch.Tensor, name: str) -> None:

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import accelerate.optimizer
-from trl import SFTTrainer
 
 from lorasweep import checkpoints, training_state
 from lorasweep.after_step import NothingLeft
@@ -34,7 +33,7 @@ PROCESSES.set_forkserver_preload(["tests.resume.children"])
 TIMES = ("seconds", "train/seconds", "tokens/per_second", "tokens/supervised_per_second")
 """What differs from process to process; memory does too."""
 SITES: dict[str, tuple[Any, str]] = {
-    "forward": (SFTTrainer, "compute_loss"),
+    "forward": (WatchedTrainer, "compute_loss"),
     "optimizer": (accelerate.optimizer.AcceleratedOptimizer, "step"),
     "evaluation": (Evaluator, "_row_losses"),
     "flush": (checkpoints, "_flush"),

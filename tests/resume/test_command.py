@@ -119,7 +119,7 @@ def test_what_changes_nothing_may_be_given_beside_it(here: Path) -> None:
 def test_nothing_else_decides_what_goes_on(
     arguments: list[str], words: str, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert words in refused(capsys, f"resume={begun()}", *arguments)
+    assert words in refused(capsys, *arguments, f"resume={begun()}")
 
 
 def test_several_runs_are_not_gone_on_with_at_once(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,7 +18,9 @@ from lorasweep.data import file_hash
 from lorasweep.study.outcomes import State
 from lorasweep.study.store import Trial, local_url
 from tests.conftest import ROOT
+from tests.resume.children import PROCESSES
 from tests.study.sessions import run, trials_of
+from tests.study.stopping import TOPPLED
 
 STUDY = (
     "-m", "study=going", "lora.r=4,8,16", "model=tiny", "data.limit=24", "train.max_steps=4", "evaluation.times=4",
@@ -67,6 +69,21 @@ def test_trials_whose_worker_is_killed_end_as_if_it_had_not_been(overrides: tupl
         assert f"going on after step {step} of 4" in (folder / "train.log").read_text()
     states = {trial.state for trial in trials_of(tmp_path / "calm", "going")}
     assert states == ({State.COMPLETE, State.PRUNED} if overrides else {State.COMPLETE})
+
+
+@pytest.mark.slow
+def test_a_study_that_is_killed_whole_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
+    arguments = (tmp_path / "killed", "tests.study.stopping:Toppled", "train.save_every=1")
+    for place in (*TOPPLED, None):
+        process = PROCESSES.Process(target=session, args=arguments)
+        process.start()
+        process.join(600)
+        assert process.exitcode == (-signal.SIGKILL if place else 0), place
+    assert session(tmp_path / "calm", TRAINING, "train.save_every=1") is None
+    assert results(tmp_path / "killed") == results(tmp_path / "calm")
+    for number, steps in ((0, [3]), (1, [1, 2])):
+        record = json.loads((tmp_path / "killed" / "trials" / str(number) / "record.json").read_text())
+        assert [item["step"] for item in record["resumed"]] == steps
 
 
 def test_a_study_that_is_told_to_stop_goes_on_from_the_step_it_stopped_after(tmp_path: Path) -> None:

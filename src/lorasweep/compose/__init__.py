@@ -37,7 +37,7 @@ def register() -> None:
     ConfigStore.instance().store(name="schema", node=schema.Run)
     OmegaConf.register_new_resolver("oc.env", _environment_variable, replace=True)
     OmegaConf.register_new_resolver("either", lambda value, other: value or other, replace=True)
-    OmegaConf.register_new_resolver("run_id", lambda: uuid.uuid4().hex[:4], use_cache=True, replace=True)
+    OmegaConf.register_new_resolver("run_id", lambda: uuid.uuid4().hex[:6], use_cache=True, replace=True)
 
 
 def _environment_variable(name: str, default: Any = MISSING) -> Any:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from lorasweep import schema
 from lorasweep.compose.command_line import CommandLine
-from lorasweep.identity import differences, identity, refusal
+from lorasweep.identity import differences, identity, refusals
 from lorasweep.places import MOST_NAMED, RUNS, is_run, latest_runs
 from lorasweep.record import saved_values
-from lorasweep.results import RunResults, read_results
+from lorasweep.results import read_results
 from lorasweep.rules import Problem, UserError, nearest
 
 ALONE = "python train.py resume=RUN, with nothing beside it but tracking, verbosity and the like"
@@ -27,7 +27,7 @@ def resumed_folder(line: CommandLine) -> Path | None:
     folder = next((place for place in (Path(str(value)), RUNS / str(value)) if is_run(place)), None)
     if folder is None:
         raise UserError(_unknown(str(value)))
-    if problems := [*_other_sources(line), *_no_run(folder, read_results(folder))]:
+    if problems := [*_other_sources(line), *_no_run(folder)]:
         raise UserError(problems)
     return folder
 
@@ -57,7 +57,7 @@ def end_of(folder: Path) -> str | None:
 def check_unchanged(folder: Path, run: schema.Run) -> None:
     """Raise if a composed run is not the one that was begun in a folder, with every option that is another."""
     before, now = identity(read_results(folder).config, {}), identity(saved_values(run), {})
-    if problems := [refusal(item, folder) for item in differences(before, now)]:
+    if problems := refusals(differences(before, now), folder, run.resume_anyway):
         raise UserError(problems)
 
 
@@ -77,10 +77,14 @@ def _other_sources(line: CommandLine) -> Iterator[Problem]:
             yield Problem(key, override.value(), f"left out: {ALONE}")
 
 
-def _no_run(folder: Path, results: RunResults) -> Iterator[Problem]:
+def _no_run(folder: Path) -> Iterator[Problem]:
     """Yield why a run folder cannot be gone on in."""
     begin = f"python train.py --config-dir {os.path.relpath(folder)} experiment=saved"
-    if not results.config or not (folder / "experiment" / "saved.yaml").is_file():
+    try:
+        results = read_results(folder)
+    except UserError:  # an empty config
+        results = None
+    if results is None or not (folder / "experiment" / "saved.yaml").is_file():
         yield Problem("resume", str(folder), "a run that has begun; this one was killed before it did: begin it again")
     elif study := results.config.get("study"):
         allowed = f"a run of its own; this is a trial of {study}, whose command, once more, goes on with it"

@@ -7,7 +7,7 @@ import os
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from lorasweep import determinism
 from lorasweep.places import RUNS, find_run, short
 from lorasweep.record import Launch, slug, values_hash, write_json
 from lorasweep.reproduce.composing import composed
-from lorasweep.reproduce.drift import Comparison, compared
+from lorasweep.reproduce.drift import Comparison, compared, gone_on_otherwise
 from lorasweep.reproduce.facts import Weight, facts
 from lorasweep.reproduce.present import THREADS, present_record, taken_over
 from lorasweep.results import RunResults, read_json, read_results
@@ -74,7 +74,7 @@ def check(given: str, overrides: Sequence[str], out: Path | None = None, storage
 
 def drift(results: RunResults, run: Run) -> Comparison:
     """Compare what is recorded of a run with what would be recorded of another one that began here and now."""
-    return compared(facts(results.record, results.config), facts(present_record(run, results.record), {}))
+    return _compared(results, present_record(run, results.record))
 
 
 def reproduce(known: Check, overrides: Sequence[str], reporter: Reporter) -> Reproduction:
@@ -124,7 +124,12 @@ def _judged(known: Check, steps: Steps, folder: Path) -> Reproduction:
 
 def _facts_of(results: RunResults, folder: Path) -> Comparison:
     """Compare what is recorded of a run with the record of another."""
-    return compared(facts(results.record, results.config), facts(read_json(folder / "record.json"), {}))
+    return _compared(results, read_json(folder / "record.json"))
+
+
+def _compared(results: RunResults, record: Mapping[str, Any]) -> Comparison:
+    found = compared(facts(results.record, results.config), facts(record, {}))
+    return replace(found, drift=[*gone_on_otherwise(results.record), *found.drift])
 
 
 def _steps(results: RunResults, comparison: Comparison) -> Steps:

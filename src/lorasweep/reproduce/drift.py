@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lorasweep.reproduce.facts import LOCATED, Fact, Weight
+from lorasweep.identity import Difference
+from lorasweep.reproduce.facts import LOCATED, MEANS, Fact, Weight
 
 ABSENT = "none"
 IN_GROUPS = ("package ", "data file ", "model file ", "tokenizer file ")
@@ -52,6 +53,20 @@ def compared(before: Mapping[str, Fact], now: Mapping[str, Fact]) -> Comparison:
         [name for name in now if name not in before and name not in unlike and now[name].weight is not Weight.NOTE],
         [name for name in before if name not in now and name not in unlike],
     )
+
+
+def gone_on_otherwise(record: Mapping[str, Any]) -> list[Drift]:
+    """Return what was another in the first steps of a run that has been gone on with: nothing repeats both parts."""
+    return [
+        Drift(f"{name} up to step {time['step']}", Weight.MEANS if _is_means(name) else Weight.INPUT, before, now)
+        for time in record.get("resumed", ())
+        for name, (before, now) in (time.get("changed") or {}).items()
+        if time["step"]
+    ]
+
+
+def _is_means(name: str) -> bool:
+    return Difference(name, None, None).is_code or name == "precision" or name in MEANS
 
 
 def _differences(before: Mapping[str, Fact], now: Mapping[str, Fact]) -> Iterator[Drift]:
