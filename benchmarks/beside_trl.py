@@ -18,10 +18,18 @@ import torch
 from datasets import Dataset
 from peft import LoraConfig
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, TrainerCallback, set_seed
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PrinterCallback,
+    TrainerCallback,
+    set_seed,
+)
 from trl import SFTConfig, SFTTrainer
 
 from lorasweep import demo_rows, random_model
+from lorasweep.library_logs import quiet_libraries
 from lorasweep.schema import Shape
 
 STEPS, SAVED = 6, 3
@@ -74,6 +82,7 @@ def trained(
         ),
         callbacks=[losses],
     )
+    trainer.remove_callback(PrinterCallback)
     trainer.train(resume_from_checkpoint=str(folder / f"checkpoint-{SAVED}") if resume else None)
     trainer.save_model(str(folder / "end"))
     return load_file(folder / "end" / "adapter_model.safetensors"), losses.logged
@@ -97,6 +106,7 @@ def difference(one: Adapter, other: Adapter) -> str:
 
 def main() -> None:
     logging.disable(logging.WARNING)
+    quiet_libraries()
     with tempfile.TemporaryDirectory() as place:
         whole, _ = trained(Path(place) / "whole")
         again, _ = trained(Path(place) / "again")
