@@ -36,8 +36,9 @@ SETTINGS = {
 
 def main() -> None:
     folder, shift, order = Path(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3])
-    real = time.time
+    real, written = time.time, time.strftime
     time.time = lambda: real() + shift
+    time.strftime = lambda words, at=None: written(words, at or time.localtime(time.time()))
     from lorasweep.record import Launch
     from lorasweep.results import read_json
     from lorasweep.run import train
