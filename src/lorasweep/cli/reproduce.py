@@ -44,12 +44,14 @@ def reproduce(
         known = reproducing.check(run, overrides or [], out, storage)
         reporter.check(known)
         if check:
-            print(reproducing.as_json(reproducing.values_of(known)) if as_json else "", end="")
-            raise typer.Exit(int(known.expected != "exact"))
+            if as_json:
+                print(reproducing.as_json(reproducing.values_of(known)))
+            raise typer.Exit(int(not known.is_same))
         known.run.verbosity = "quiet" if as_json else known.run.verbosity
         logging.getLogger().addHandler(logging.NullHandler())
         done = reproducing.reproduce(known, overrides or [], reporter)
         reproducing.keep(done)
     reporter.result(done)
-    print(reproducing.as_json(reproducing.result_of(done)) if as_json else "", end="")
+    if as_json:
+        print(reproducing.as_json(reproducing.result_of(done)))
     raise typer.Exit(done.judgement.verdict.exit_code)

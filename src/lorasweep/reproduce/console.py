@@ -21,7 +21,7 @@ STYLES = {Weight.INPUT: BAD, Weight.MEANS: DOUBT, Weight.NOTE: "dim"}
 VERDICTS = {Verdict.EXACT: GOOD, Verdict.EQUIVALENT: GOOD, Verdict.DIFFERENT: BAD, Verdict.INCOMPARABLE: BAD}
 EXPECTED = {
     "exact": "exact: nothing that is known is another",
-    "equivalent": "equivalent at best: the same run by other means",
+    "equivalent": "equivalent at best: the same run by other means, or on a GPU without deterministic=true",
     "not comparable": "not comparable: it is another run",
 }
 MOST_NOTES, LONGEST = 6, 44

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from lorasweep.digests import adapter_digest
+from lorasweep.places import short
 from lorasweep.reproduce.drift import Comparison
 from lorasweep.reproduce.facts import Weight
 from lorasweep.reproduce.steps import Steps
@@ -81,7 +82,7 @@ def judge(before: RunResults, now: RunResults, facts: Comparison, steps: Steps) 
         return Judgement(verdict, list(words), metric, pairs)
 
     if before.state != now.state and now.state not in ("complete", "pruned"):
-        return judged(Verdict.UNFINISHED, f"it is {now.state}: {now.summary.get('error', 'it has no summary.json')}")
+        return judged(Verdict.UNFINISHED, *_way_on(before, now))
     if not steps.numbers and not pairs:
         return judged(Verdict.INCOMPARABLE, "the record has neither numbers of steps nor an adapter to compare with")
     if not reasons:
@@ -105,6 +106,14 @@ def _differences(
     if missing := steps.missing():
         found.append(f"{len(missing)} steps did not come about, the first of them {missing[0]}")
     return found + [f"another {name}" for name, (was, is_now) in digests.items() if was != is_now]
+
+
+def _way_on(before: RunResults, now: RunResults) -> Iterator[str]:
+    """Yield why a reproduction has no end, and how it comes to one."""
+    yield f"it is {now.state}: {now.summary.get('error', 'it has no summary.json')}"
+    if now.state == "interrupted":
+        place, recorded = short(now.folder), short(before.folder)
+        yield f"python train.py resume={place} goes on, lorasweep reproduce {recorded} --with {place} then compares"
 
 
 def _digests(results: RunResults) -> dict[str, str]:
