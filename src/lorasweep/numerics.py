@@ -30,9 +30,8 @@ def _flags() -> dict[str, Any]:
         "deterministic_warn_only": torch.is_deterministic_algorithms_warn_only_enabled(),
         "cudnn_deterministic": torch.backends.cudnn.deterministic,
         "cudnn_benchmark": torch.backends.cudnn.benchmark,
-        "tf32_matmul": cuda.matmul.allow_tf32,
-        "tf32_cudnn": torch.backends.cudnn.allow_tf32,
-        "matmul_precision": torch.get_float32_matmul_precision(),
+        # allow_tf32 and get_float32_matmul_precision raise where anything has set the newer switches
+        "tf32": {"matmul": cuda.matmul.fp32_precision, "cudnn": torch.backends.cudnn.fp32_precision},
         "sdpa": [name for name in attention if getattr(cuda, f"{name}_sdp_enabled")()],
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "mkldnn": torch.backends.mkldnn.enabled,

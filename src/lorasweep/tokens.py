@@ -27,7 +27,8 @@ class TokenCounter:
         mask = inputs.get("attention_mask")
         self._total = self._total + (inputs["input_ids"].numel() if mask is None else mask.sum())
         self._supervised = self._supervised + inputs["labels"][..., 1:].ne(IGNORED).sum()
-        self._order = self._order * FACTORS[0] + _mixed(inputs["input_ids"], inputs["labels"])
+        mixed = _mixed(inputs["input_ids"], inputs["labels"])
+        self._order = self._order.to(mixed.device) * FACTORS[0] + mixed
 
     def read(self) -> tuple[int, int]:
         """Return tokens and supervised tokens so far."""

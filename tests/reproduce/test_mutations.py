@@ -138,6 +138,14 @@ def test_a_config_that_was_edited_in_the_folder_is_named(recorded: Recorded, tmp
     assert run.drift() == ["optim.weight_decay"]
 
 
+def test_a_run_that_went_on_as_another_one_is_no_single_run(recorded: Recorded, tmp_path: Path) -> None:
+    run = recorded.copied(tmp_path / "run")
+    went_on = [{"step": 2, "changed": {"optim.lr": [0.01, 0.02], "package torch": ["2.0", "2.1"]}}]
+    run.rewrite(lambda record: record.update(resumed=[{"step": 1, "notes": []}, *went_on]))
+    assert run.drift_as_saved() == ["optim.lr up to step 2", "package torch up to step 2"]
+    assert reproduce.check(str(run.folder), []).expected == "not comparable"
+
+
 def test_the_same_files_elsewhere_are_no_difference(recorded: Recorded, tmp_path: Path) -> None:
     for folder in (recorded.data, recorded.model):
         shutil.copytree(folder, tmp_path / folder.name)

@@ -90,7 +90,7 @@ def test_everything_that_reproduces_a_run_is_recorded(recorded: Recorded) -> Non
         "numerics/dtypes",
         "numerics/adapter_dtypes",
         "numerics/cpu_capability",
-        "numerics/tf32_matmul",
+        "numerics/tf32",
         "numerics/compile",
         "start",
     ]:
