@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from lorasweep import reproduce
+from lorasweep.reproduce import written
 from lorasweep.reproduce.facts import COMPUTE
 from tests.reproduce.conftest import Recorded, edited
 
@@ -196,5 +197,5 @@ def test_every_package_that_decides_numbers_counts() -> None:
 
 def test_the_result_as_json_has_every_fact_by_name(recorded: Recorded) -> None:
     known = reproduce.check(str(recorded.folder), ["optim.lr=1e-3"])
-    (item,) = json.loads(reproduce.as_json(reproduce.values_of(known)))["drift"]
+    (item,) = json.loads(written.as_json(written.values_of(known)))["drift"]
     assert item == {"name": "optim.lr", "weight": "input", "before": 0.02, "now": 0.001}

@@ -17,7 +17,7 @@ from trl import SFTTrainer
 
 from lorasweep import push, reproduce, saved
 from lorasweep.record import Launch
-from lorasweep.reproduce import Reproduction
+from lorasweep.reproduce import Reproduction, written
 from lorasweep.reproduce.console import Reporter
 from lorasweep.reproduce.steps import Steps
 from lorasweep.reproduce.verdict import Verdict
@@ -38,7 +38,7 @@ def again(given: Path | str, out: Path, *overrides: str) -> tuple[Reproduction, 
     known = reproduce.check(str(given), ["verbosity=quiet", *overrides], out)
     reporter.check(known)
     done = reproduce.reproduce(known, list(overrides), reporter)
-    reproduce.keep(done)
+    written.keep(done)
     reporter.result(done)
     return done, said.getvalue()
 
@@ -195,6 +195,14 @@ def test_a_run_that_did_not_end_is_not_judged(tmp_path: Path) -> None:
     assert judgement.reasons == ["it is out_of_memory: too large"]
 
 
+def test_a_run_that_ends_otherwise_is_another_result(tmp_path: Path) -> None:
+    made(tmp_path / "a")
+    made(tmp_path / "b", state="diverged")
+    judgement = reproduce.compare(str(tmp_path / "a"), str(tmp_path / "b")).judgement
+    assert judgement.verdict is Verdict.DIFFERENT
+    assert judgement.reasons == ["it ended diverged, not complete"]
+
+
 def test_the_adapter_of_an_older_run_is_compared_by_its_file(recorded: Recorded, tmp_path: Path) -> None:
     run = recorded.copied(tmp_path / "run")
     summary = read_json(run.folder / "summary.json")
@@ -211,6 +219,12 @@ def test_the_step_is_told_at_once_and_once() -> None:
     (found,) = steps.take([{"step": 2, "train/loss": 0.75}])
     assert str(found) == "step 2: train/loss 0.5 -> 0.75, by 0.25 (5.0e-01 of it)"
     assert steps.take([{"step": 3, "train/loss": 1.0}]) == []
+
+
+def test_what_is_no_number_is_the_same_as_itself_alone() -> None:
+    steps = Steps.of([{"step": 1, "train/loss": float("nan"), "train/grad_norm": 1.0}])
+    (found,) = steps.take([{"step": 1, "train/loss": float("nan"), "train/grad_norm": float("inf")}])
+    assert json.loads(json.dumps(found.values(), allow_nan=False))["now"] == "inf"
 
 
 def test_the_command_says_what_it_does(recorded: Recorded, lorasweep: Callable[..., Done], tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ def reproduce(
     from rich.console import Console
 
     from lorasweep import reproduce as reproducing
-    from lorasweep.reproduce import console
+    from lorasweep.reproduce import console, written
 
     if other and (overrides or check or out):
         raise UserError(Problem("--with", other, "used alone: nothing is trained, so that nothing else has an effect"))
@@ -45,13 +45,13 @@ def reproduce(
         reporter.check(known)
         if check:
             if as_json:
-                print(reproducing.as_json(reproducing.values_of(known)))
+                print(written.as_json(written.values_of(known)))
             raise typer.Exit(int(not known.is_same))
         known.run.verbosity = "quiet" if as_json else known.run.verbosity
         logging.getLogger().addHandler(logging.NullHandler())
         done = reproducing.reproduce(known, overrides or [], reporter)
-        reproducing.keep(done)
+        written.keep(done)
     reporter.result(done)
     if as_json:
-        print(reproducing.as_json(reproducing.result_of(done)))
+        print(written.as_json(written.result_of(done)))
     raise typer.Exit(done.judgement.verdict.exit_code)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lorasweep import determinism
-from lorasweep.places import RUNS, find_run, short
-from lorasweep.record import Launch, slug, values_hash, write_json
+from lorasweep.places import RUNS, find_run, is_run
+from lorasweep.record import Launch, slug, values_hash
 from lorasweep.reproduce.composing import composed
 from lorasweep.reproduce.drift import Comparison, compared, gone_on_otherwise
 from lorasweep.reproduce.facts import Weight, facts
@@ -25,8 +24,6 @@ if TYPE_CHECKING:
     from lorasweep.reproduce.console import Reporter
     from lorasweep.reproduce.steps import Steps
     from lorasweep.reproduce.verdict import Judgement
-
-RESULT = "reproduction.json"
 
 
 @dataclass(frozen=True)
@@ -108,6 +105,8 @@ def reproduce(known: Check, overrides: Sequence[str], reporter: Reporter) -> Rep
     )
     launch = Launch(known.folder, list(overrides), record.get("choices", {}), {"reproduces": origin})
     train(known.run, launch, host)
+    if not is_run(known.folder):  # stopped before it began
+        raise KeyboardInterrupt
     return _judged(known, steps, known.folder)
 
 
@@ -143,48 +142,3 @@ def _steps(results: RunResults, comparison: Comparison) -> Steps:
 
     other_means = any(item.name == "train.log_every" for item in comparison.drift)
     return Steps.of(results.metrics, "train/" if other_means else None)
-
-
-def values_of(known: Check) -> dict[str, Any]:
-    """Return a check as JSON takes it."""
-    return {
-        "run": known.name,
-        "folder": short(known.results.folder),
-        "state": known.results.state,
-        "expected": known.expected,
-        **asdict(known.facts),
-        "taken_over": known.taken_over,
-    }
-
-
-def result_of(done: Reproduction) -> dict[str, Any]:
-    """Return a reproduction as JSON takes it."""
-    steps, judgement = done.steps, done.judgement
-    return {
-        "run": done.check.name,
-        "folder": short(done.check.results.folder),
-        "reproduction": short(done.check.folder),
-        "verdict": judgement.verdict.value,
-        "reasons": judgement.reasons,
-        "metric": asdict(judgement.metric) if judgement.metric else None,
-        "digests": {name: {"before": was, "now": is_now} for name, (was, is_now) in judgement.digests.items()},
-        "steps": {
-            "compared": len(steps.compared),
-            "numbers": steps.numbers,
-            "missing": steps.missing(),
-            "first": [asdict(item) for item in steps.first],
-            "largest": {name: asdict(item) for name, item in steps.largest.items()},
-        },
-        **asdict(done.facts),
-        "taken_over": done.check.taken_over,
-    }
-
-
-def keep(done: Reproduction) -> None:
-    """Write what came of a reproduction into its folder."""
-    write_json(done.check.folder / RESULT, result_of(done))
-
-
-def as_json(values: Mapping[str, Any]) -> str:
-    """Return a result as JSON."""
-    return json.dumps(values, indent=1, ensure_ascii=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,6 +24,12 @@ class Difference:
     def size(self) -> float:
         """Return by how much."""
         return abs(self.now - self.before)
+
+    def values(self) -> dict[str, Any]:
+        """Return it as JSON takes it, which has no NaN."""
+        numbers = {"before": self.before, "now": self.now}
+        plain = {name: value if math.isfinite(value) else str(value) for name, value in numbers.items()}
+        return {"step": self.step, "name": self.name, **plain}
 
     def __str__(self) -> str:
         share = f" ({self.size / abs(self.before):.1e} of it)" if self.before else ""
@@ -76,7 +83,7 @@ class Steps:
         for name in (name for name in line if name in known):
             self.compared.add(step)
             self.numbers += 1
-            if line[name] != known[name]:
+            if line[name] != known[name] and not (math.isnan(line[name]) and math.isnan(known[name])):
                 yield Difference(step, name, known[name], line[name])
 
 

@@ -75,13 +75,14 @@ class Judgement:
 def judge(before: RunResults, now: RunResults, facts: Comparison, steps: Steps) -> Judgement:
     """Judge a run that has ended by the run that it reproduces."""
     known, digests, metric = _digests(before), _digests(now), _metric(before, now)
+    known = known if before.state in SETTLED else {}  # an adapter kept on the way
     pairs = {name: (known[name], digests[name]) for name in known if name in digests}
-    reasons = list(_differences(before, now, steps, pairs))
+    reasons = _differences(before, now, steps, pairs)
 
     def judged(verdict: Verdict, *words: str) -> Judgement:
         return Judgement(verdict, list(words), metric, pairs)
 
-    if before.state != now.state and now.state not in ("complete", "pruned"):
+    if now.state not in SETTLED and (now.state != before.state or steps.missing()):
         return judged(Verdict.UNFINISHED, *_way_on(before, now))
     if not steps.numbers and not pairs:
         return judged(Verdict.INCOMPARABLE, "the record has neither numbers of steps nor an adapter to compare with")
@@ -89,8 +90,8 @@ def judge(before: RunResults, now: RunResults, facts: Comparison, steps: Steps) 
         return judged(Verdict.EXACT)
     if inputs := [item.name for item in facts.of(Weight.INPUT)]:
         return judged(Verdict.INCOMPARABLE, f"another input: {', '.join(inputs)}", *reasons)
-    if metric is None:
-        return judged(Verdict.DIFFERENT, "there is no evaluation by which it could be equivalent", *reasons)
+    if metric is None or _ends_otherwise(before, now):
+        return judged(Verdict.DIFFERENT, *reasons)
     means = [item.name for item in facts.of(Weight.MEANS)] or ["nothing that is recorded, so that kernels are left"]
     verdict = Verdict.EQUIVALENT if metric.is_within else Verdict.DIFFERENT
     return judged(verdict, str(metric), f"what is another: {', '.join(means)}", *reasons)
@@ -100,12 +101,15 @@ def _differences(
     before: RunResults, now: RunResults, steps: Steps, digests: Mapping[str, tuple[str, str]]
 ) -> list[str]:
     """Return what has not come out as it was."""
-    ended = before.state in SETTLED and before.state != now.state
-    found = [f"it ended {now.state}, not {before.state}"] if ended else []
+    found = [f"it ended {now.state}, not {before.state}"] if _ends_otherwise(before, now) else []
     found += [f"first at {steps.first[0]}"] if steps.first else []
     if missing := steps.missing():
         found.append(f"{len(missing)} steps did not come about, the first of them {missing[0]}")
     return found + [f"another {name}" for name, (was, is_now) in digests.items() if was != is_now]
+
+
+def _ends_otherwise(before: RunResults, now: RunResults) -> bool:
+    return before.state in SETTLED and before.state != now.state
 
 
 def _way_on(before: RunResults, now: RunResults) -> Iterator[str]:
