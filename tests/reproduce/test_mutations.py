@@ -12,7 +12,8 @@ import pytest
 
 from lorasweep import reproduce
 from lorasweep.reproduce import written
-from lorasweep.reproduce.facts import COMPUTE
+from lorasweep.reproduce.drift import compared
+from lorasweep.reproduce.facts import COMPUTE, facts
 from tests.reproduce.conftest import Recorded, edited
 
 Change = Callable[[bytes], bytes]
@@ -186,6 +187,22 @@ def test_a_run_without_a_record_is_checked_too(recorded: Recorded, tmp_path: Pat
     known = reproduce.check(str(run.folder), ["optim.lr=1e-3"])
     assert [item.name for item in known.facts.drift] == ["optim.lr"]
     assert "package torch" in known.facts.unknown
+
+
+def test_files_that_make_no_model_and_files_that_were_not_downloaded_are_no_difference(
+    recorded: Recorded, tmp_path: Path
+) -> None:
+    run = recorded.copied(tmp_path / "run")
+    (recorded.model / "LICENSE").write_text("all of it")
+    try:
+        assert run.drift_as_saved() == []
+    finally:
+        (recorded.model / "LICENSE").unlink()
+    run.rewrite(lambda record: record["model"]["sha256"].update({"more.safetensors": "0" * 64}))
+    assert run.drift_as_saved() == ["model file more.safetensors"]
+    before = facts(run.record(), {})
+    here = facts({"model": {"commit": "abc", "sha256": {"config.json": before["model file config.json"].value}}}, {})
+    assert [item.name for item in compared(before, here).drift] == []
 
 
 def test_every_package_that_decides_numbers_counts() -> None:

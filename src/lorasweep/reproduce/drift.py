@@ -14,6 +14,9 @@ IN_GROUPS = ("package ", "data file ", "model file ", "tokenizer file ")
 """Of these a fact that only one side has is a difference; of all others it is only not known on the other side."""
 
 
+OF_MODEL, ON_HUB = ("model file ", "tokenizer file "), "commit of the model"
+
+
 @dataclass(frozen=True)
 class Drift:
     """A fact that is another one now."""
@@ -84,6 +87,8 @@ def _differences(before: Mapping[str, Fact], now: Mapping[str, Fact]) -> Iterato
 def _is_listed(name: str, fact: Fact, others: Mapping[str, Fact]) -> bool:
     """Tell whether others list such things at all, so that one that is not among them is not there."""
     group = next((group for group in IN_GROUPS if name.startswith(group)), None)
+    if group in OF_MODEL and ON_HUB in others:
+        return False  # of a repository only those files are there that were needed
     return group is not None and any(
         other.startswith(group) and known.weight is fact.weight for other, known in others.items()
     )

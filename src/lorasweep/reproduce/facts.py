@@ -40,6 +40,8 @@ KERNELS = (
     "OPENBLAS_CORETYPE", "TORCHINDUCTOR_DETERMINISTIC",
 )  # fmt: skip
 """Environment variables that choose kernels."""
+LOADED = (".safetensors", ".bin", ".json", ".py")
+"""Files of a model folder that make a model, besides those of its tokenizer."""
 MEANS = (
     "deterministic", "model.attention", "train.gradient_checkpointing", "train.loader_workers", "train.log_every",
     "evaluation.batch_size",
@@ -77,7 +79,7 @@ def _inputs(record: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
         yield from _rows(name, split)
     of_model = model.get("sha256") or {}
     weights = {name: value for name, value in of_model.items() if not OF_TOKENIZER.search(name)}
-    yield from _named("model file", {name: value for name, value in weights.items() if not _says_nothing(name)})
+    yield from _named("model file", {name: value for name, value in weights.items() if name.endswith(LOADED)})
     of_tokenizer = tokenizer.get("sha256") or {name: of_model[name] for name in of_model.keys() - weights.keys()}
     yield from _named("tokenizer file", {name: value for name, value in of_tokenizer.items() if name != TEMPLATE_FILE})
     yield from _known(
@@ -155,7 +157,3 @@ def _named(kind: str, values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 def _known(*pairs: tuple[str, Any]) -> Iterator[tuple[str, Any]]:
     yield from ((name, value) for name, value in pairs if value is not None)
-
-
-def _says_nothing(name: str) -> bool:
-    return name.lower().endswith((".md", ".txt", ".gitattributes", ".lock")) or name.startswith(".")
