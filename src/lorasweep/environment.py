@@ -33,7 +33,7 @@ FURTHER = {
 """Instructions beyond a level that kernels are chosen by."""
 GPU_FACTS = {
     "name": "name", "uuid": "uuid", "capability": "compute_cap", "memory": "memory.total", "driver": "driver_version",
-    "power_limit": "enforced.power.limit", "mig": "mig.mode.current",
+    "power_limit": "enforced.power.limit", "clock_limit": "clocks.max.sm", "mig": "mig.mode.current",
 }  # fmt: skip
 """What is recorded of a graphics card, under nvidia-smi's names."""
 
