@@ -112,7 +112,7 @@ class Judge:
         return self.scores.get(0)
 
     def summary(self) -> dict[str, Any]:
-        """Return objective and scores: of the kept adapter, of the last step, of the untuned model."""
+        """Return objective and scores: of the kept adapter, of the last step, of the untuned model; what they took."""
         if self.kept is None:
             return {}
         values: dict[str, Any] = {"objective": self._objective(self.kept), "objective/step": self.kept_step}
@@ -120,7 +120,7 @@ class Judge:
         values |= {f"last/{name}": value for name, value in self.scores[max(self.scores)].metrics().items()}
         if self.untuned:
             values |= {f"untuned/{name}": value for name, value in self.untuned.metrics().items()}
-        return values
+        return values | {"evaluation/seconds": round(self.seconds, 3)}
 
     def _judge(self, score: Callable[[Evaluator], Scores], step: int) -> None:
         assert self.evaluator

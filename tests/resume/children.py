@@ -30,7 +30,7 @@ from lorasweep.watched_trainer import WatchedTrainer
 
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["tests.resume.children"])
-TIMES = ("seconds", "train/seconds", "tokens/per_second", "tokens/supervised_per_second")
+TIMES = ("seconds", "train/seconds", "evaluation/seconds", "tokens/per_second", "tokens/supervised_per_second")
 """What differs from process to process; memory does too."""
 SITES: dict[str, tuple[Any, str]] = {
     "forward": (WatchedTrainer, "compute_loss"),

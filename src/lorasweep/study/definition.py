@@ -13,7 +13,7 @@ from lorasweep.study.space import Choice, Point, Space, dimension_of
 
 FREE = ("tracking", "verbosity", "name", "study", "resume", "resume_anyway")
 """Sections of a config that change nothing about what is trained and measured."""
-COSTS = ("memory/", "train/seconds", "seconds", "adapter/")
+COSTS = ("memory/", "train/seconds", "evaluation/seconds", "seconds", "adapter/")
 
 
 @dataclass(frozen=True)
