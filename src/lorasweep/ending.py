@@ -17,6 +17,7 @@ from lorasweep.divergence import Diverged
 from lorasweep.host import Interrupted
 from lorasweep.judge import Pruned
 from lorasweep.metrics import Metrics
+from lorasweep.rules import UserError
 from lorasweep.schema import Run
 from lorasweep.terminal import Terminal
 
@@ -72,6 +73,8 @@ def ending(run: Run, ledger: Ledger) -> Iterator[None]:
             ledger.summary |= {"error": str(error) or type(error).__name__}
         if ledger.summary["state"] == "failed":
             (ledger.folder / "error.txt").write_text(traceback.format_exc())
+            if run.study is None and not isinstance(error, UserError) and checkpoints.has_checkpoint(ledger.folder):
+                ledger.terminal.say(f"Once this is mended: {_way_on(ledger.folder)}")
             raise
         ledger.terminal.say(_explained(error), style="bold red")
         if ledger.summary["state"] in ("interrupted", "out_of_memory") and run.study is None:

@@ -81,6 +81,7 @@ def killed(run: Run, folder: Path, *kills: Kill) -> Path:
 
 
 def _train(run: Run, folder: Path, kill: Kill | None, before: Callable[[], None] | None) -> None:
+    multiprocessing.set_start_method("fork", force=True)  # of loaders, as in a process of one's own
     if kill:
         _arm(kill)
     if before:

@@ -150,6 +150,13 @@ def test_a_run_goes_on_however_it_ended_unless_it_would_end_so_again(
         assert compose.check_command_line(ROOT / "conf", [f"resume={folder}"]) is not None
 
 
+def test_a_run_that_diverged_goes_on_at_another_rate(here: Path) -> None:
+    folder = begun(state="diverged")
+    run = compose.check_command_line(ROOT / "conf", [f"resume={folder}", "resume_anyway=true", "optim.lr=1e-3"])
+    assert run is not None
+    assert (run.optim.lr, run.resume_anyway) == (1e-3, True)
+
+
 def test_a_complete_run_is_said_to_be_complete(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = begun(state="complete", objective=1.23456)
     with pytest.raises(SystemExit) as caught:

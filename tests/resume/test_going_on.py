@@ -171,6 +171,7 @@ def test_with_no_checkpoint_that_is_whole_a_run_begins_again_and_says_so(stopped
     assert differing(left_by(stopped), left_by(whole)) == []
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_before_its_first_checkpoint_begins_again(tmp_path: Path, whole: Path) -> None:
     assert child(tiny(*RUN), tmp_path / "run", Kill("forward", 2)) < 0
     assert not (tmp_path / "run" / "checkpoints").exists()
@@ -237,6 +238,7 @@ def test_another_rate_and_length_are_gone_on_with_if_it_is_said_so(stopped: Path
     assert rates(stopped)[2:] == rates(tmp_path / "new")[2:]
 
 
+@pytest.mark.slow
 def test_what_was_changed_can_be_gone_on_with_however_soon_it_is_killed(stopped: Path) -> None:
     back_to_step_2(stopped)
     changed = tiny(*RUN, "optim.lr=1e-3", "resume_anyway=true")
@@ -245,6 +247,7 @@ def test_what_was_changed_can_be_gone_on_with_however_soon_it_is_killed(stopped:
     assert log(stopped).count("going on after step 2 of 6") == 2
 
 
+@pytest.mark.slow
 def test_another_seed_is_another_stream_from_there_on(stopped: Path, whole: Path, tmp_path: Path) -> None:
     shutil.copytree(stopped, tmp_path / "again")
     ends = []
@@ -362,7 +365,7 @@ class Evaluating(Host):
         return self.asked
 
 
-@pytest.mark.parametrize("evaluation", [1, 3])
+@pytest.mark.parametrize("evaluation", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_a_run_does_not_wait_for_an_evaluation_and_is_judged_when_it_goes_on(
     evaluation: int, tmp_path: Path, whole: Path
 ) -> None:
@@ -495,6 +498,7 @@ def small_files() -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
 
 
+@pytest.mark.slow
 def test_a_file_that_cannot_be_written_whole_is_no_checkpoint(tmp_path: Path) -> None:
     run = tiny(*RUN, "lora.r=64", "evaluation.keep=last")
     child(run, tmp_path / "run", before=small_files)
@@ -505,6 +509,7 @@ def test_a_file_that_cannot_be_written_whole_is_no_checkpoint(tmp_path: Path) ->
     assert [entry["step"] for entry in metrics.read(tmp_path / "run") if "train/loss" in entry] == [1, 2, 3, 4, 5, 6]
 
 
+@pytest.mark.slow
 def test_an_adapter_whose_start_comes_out_otherwise_is_not_gone_on_with(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -90,10 +90,12 @@ def test_killed_in_every_forward_pass(overrides: tuple[str, ...], tmp_path: Path
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("site", "least"), [("optimizer", 6), ("evaluation", 4), ("flush", 40)], ids=["update", "evaluation", "saving"]
+    ("site", "steps", "least"),
+    [("optimizer", 6, 6), ("evaluation", 6, 4), ("flush", 3, 30)],
+    ids=["update", "evaluation", "saving"],
 )
-def test_killed_at_every_other_place(site: str, least: int, tmp_path: Path) -> None:
-    overrides = (*PLAN, "train.max_steps=6")
+def test_killed_at_every_other_place(site: str, steps: int, least: int, tmp_path: Path) -> None:
+    overrides = (*PLAN, f"train.max_steps={steps}")
     whole, count = through(tmp_path, *overrides), 0
     while True:
         folder, count = tmp_path / str(count), count + 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from lorasweep import schema
 from lorasweep.compose.command_line import CommandLine
@@ -27,7 +28,7 @@ def resumed_folder(line: CommandLine) -> Path | None:
     folder = next((place for place in (Path(str(value)), RUNS / str(value)) if is_run(place)), None)
     if folder is None:
         raise UserError(_unknown(str(value)))
-    if problems := [*_other_sources(line), *_no_run(folder)]:
+    if problems := [*_other_sources(line), *_no_run(folder, _given(line, "resume_anyway"))]:
         raise UserError(problems)
     return folder
 
@@ -68,6 +69,11 @@ def _unknown(given: str) -> Problem:
     return Problem("resume", given, allowed, nearest(Path(given).name, names))
 
 
+def _given(line: CommandLine, key: str) -> Any:
+    """Return the value that a command line gives an option; None without."""
+    return next((item.value() for item in line.overrides if item.key_or_group == key), None)
+
+
 def _other_sources(line: CommandLine) -> Iterator[Problem]:
     if line.config_dir:
         yield Problem("--config-dir", str(line.config_dir), f"left out: {ALONE}")
@@ -77,7 +83,7 @@ def _other_sources(line: CommandLine) -> Iterator[Problem]:
             yield Problem(key, override.value(), f"left out: {ALONE}")
 
 
-def _no_run(folder: Path) -> Iterator[Problem]:
+def _no_run(folder: Path, anyway: bool) -> Iterator[Problem]:
     """Yield why a run folder cannot be gone on in."""
     begin = f"python train.py --config-dir {os.path.relpath(folder)} experiment=saved"
     try:
@@ -89,6 +95,7 @@ def _no_run(folder: Path) -> Iterator[Problem]:
     elif study := results.config.get("study"):
         allowed = f"a run of its own; this is a trial of {study}, whose command, once more, goes on with it"
         yield Problem("resume", str(folder), allowed)
-    elif results.state == "diverged":
+    elif results.state == "diverged" and not anyway:
         allowed = f"a run that can go on; this one diverged, and would again. Another one like it: {begin} optim.lr=…"
+        allowed += "; from its newest checkpoint at another rate: resume_anyway=true optim.lr=…"
         yield Problem("resume", str(folder), allowed)
