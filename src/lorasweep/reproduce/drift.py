@@ -12,8 +12,6 @@ from lorasweep.reproduce.facts import LOCATED, MEANS, Fact, Weight
 ABSENT = "none"
 IN_GROUPS = ("package ", "data file ", "model file ", "tokenizer file ")
 """Of these a fact that only one side has is a difference; of all others it is only not known on the other side."""
-
-
 OF_MODEL, ON_HUB = ("model file ", "tokenizer file "), "commit of the model"
 
 
