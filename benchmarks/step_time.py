@@ -74,7 +74,7 @@ def run_plain(overrides: list[str], folder: Path) -> dict[str, Any]:
     from trl import SFTConfig, SFTTrainer
 
     from lorasweep import compose
-    from lorasweep.model import location
+    from lorasweep.input_files import location
 
     compose.register()
     run = compose.checked_run(ROOT / "conf", compose.CommandLine.of(overrides))

@@ -40,7 +40,7 @@ def commands(program: str) -> list[tuple[str, str]]:
 ELSEWHERE = "model=llama"
 """Marks commands that need a model from the hub: they are composed only."""
 COMMANDS = commands("python train.py") + [case for case in commands("lorasweep preview") if ELSEWHERE in case[1]]
-STUDIES = {"studies.md": "first_best", "compare-trials.md": "ranks_best", "report.md": None}
+STUDIES = {"studies.md": "first_best", "compare-trials.md": "ranks_best", "report.md": None, "reproduce.md": None}
 """Pages that are run as a whole, one command after the other, and the experiment that each of them makes, if any."""
 WANDB = "wandb.md"
 """Run as a whole, too, against a server of W&B's protocol."""

@@ -67,6 +67,13 @@ def test_what_is_only_looked_at_imports_no_heavy_library(arguments: list[str], t
     assert_nothing_heavy(program, tmp_path, (*HEAVY, "hydra"))
 
 
+def test_what_is_another_is_said_without_a_heavy_library(tmp_path: Path) -> None:
+    made(tmp_path / "outputs" / "runs" / "a")
+    arguments = ["lorasweep", "reproduce", "a", "--check"]
+    program = f"import sys\nfrom lorasweep import cli\nsys.argv = {arguments!r}\ntry:\n    cli.main()\n"
+    assert_nothing_heavy(program, tmp_path)
+
+
 def test_the_schema_imports_nothing_outside_the_standard_library() -> None:
     program = (
         "import sys, lorasweep.schema; print([n for n in ('torch', 'hydra', 'omegaconf', 'yaml') if n in sys.modules])"

@@ -120,11 +120,15 @@ class Card:
         names = ("torch", "transformers", "peft", "trl", "bitsandbytes")
         versions = ", ".join(f"{name} {packages[name]}" for name in names if name in packages)
         version = __version__ + (f" at commit `{commit[:12]}`" if commit else "")
-        text = f"`run.yaml` holds every option. With lorasweep {version}:"
+        text = (
+            f"`run.yaml` holds every option, `record.json` what else made the run what it is. With lorasweep {version},"
+            " the second line makes it again and says whether it is the same; the third is for changes of your own:"
+        )
         name = self.repo.rsplit("/", 1)[-1]
         mine = " data.files=YOUR_COPY" if self.run.data.source == "files" else ""
         commands = (
-            f'    hf download {self.repo} --include "experiment/*" --local-dir {name}\n'
+            f"    hf download {self.repo} --local-dir {name}\n"
+            f"    lorasweep reproduce {name}{mine}\n"
             f"    python train.py --config-dir {name} experiment=saved{mine}"
         )
         return f"## Reproduce\n\n{text}\n\n{commands}\n\nIt was trained with {versions}."

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from lorasweep.file_hashes import file_hash
 from lorasweep.preflight import linear_layers, matching_modules
 from lorasweep.record import adapter_folder
 from lorasweep.rules import Problem
@@ -43,8 +44,6 @@ def adapter_problems(run: Run, model: Any) -> Iterator[Problem]:
 
 def origin(adapter: str) -> dict[str, str]:
     """Return what a record says of the adapter that a run starts from."""
-    from lorasweep.data import file_hash
-
     place = adapter_folder(Path(adapter))
     assert place
     return {"location": str(place.resolve()), "sha256": file_hash(place / WEIGHTS)}

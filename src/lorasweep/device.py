@@ -75,6 +75,7 @@ class Device:
             "precision": str(self.precision).removeprefix("torch."),
             "torch": torch.__version__,
             "cuda": torch.version.cuda,
+            "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
             "threads": torch.get_num_threads(),
         }
 

@@ -27,7 +27,12 @@ def gguf_file() -> Path:
 def folder() -> Path:
     """Return the model folder in the user cache, converting the GGUF file the first time (about 20 s on two cores)."""
     source = gguf_file()
-    return cache.folder(f"models/{source.stem}-bf16", lambda staging: _convert(source, staging))
+    return cache.folder(name(), lambda staging: _convert(source, staging))
+
+
+def name() -> str:
+    """Return the name of that folder in the cache."""
+    return f"models/{Path(FILE).stem}-bf16"
 
 
 def _convert(source: Path, target: Path) -> None:

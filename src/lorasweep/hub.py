@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from huggingface_hub import HfApi, constants
@@ -37,12 +38,24 @@ def problem(key: str, name: str, kind: str, revision: str | None = None) -> Prob
 
 def commit(name: str, kind: str, revision: str | None) -> str | None:
     """Return the commit of a hub repository in the local cache; None for a local folder or one that is not there."""
+    found = snapshot(name, kind, revision)
+    return found.name if found else None
+
+
+def snapshot(name: str, kind: str, revision: str | None) -> Path | None:
+    """Return the folder in the local cache with the files of a hub repository at a revision."""
     if Path(name).exists():
         return None
     place = _cache_folder(name, kind)
     reference = place / "refs" / (revision or "main")
     found = reference.read_text().strip() if reference.is_file() else revision
-    return found if found and (place / "snapshots" / found).is_dir() else None
+    return place / "snapshots" / found if found and (place / "snapshots" / found).is_dir() else None
+
+
+def blob_hash(path: Path) -> str | None:
+    """Return the SHA-256 of a file in the local cache, where the hub has named it by that (large ones)."""
+    name = path.resolve().name if path.is_symlink() else ""
+    return name if re.fullmatch(r"[0-9a-f]{64}", name) else None
 
 
 def _cached(name: str, kind: str, revision: str | None) -> bool:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from lorasweep import hub
-from lorasweep.data import Split, build_datasets, file_hash, fingerprint
-from lorasweep.model import build_config, build_tokenizer, context_length, location
-from lorasweep.schema import Model, Run
+from lorasweep.data import Split, build_datasets, fingerprint
+from lorasweep.input_files import model_facts, template_text, tokenizer_facts
+from lorasweep.model import build_config, build_tokenizer, context_length
+from lorasweep.schema import Run
 
 
 @dataclass(frozen=True)
@@ -33,16 +33,20 @@ def prepare(run: Run) -> Inputs:
 
     @cache
     def facts() -> dict[str, Any]:
-        return {"data": fingerprint(run.data, splits), "model": _model_facts(run.model)}
+        return {
+            "data": fingerprint(run.data, splits),
+            "model": model_facts(run.model),
+            "tokenizer": tokenizer_facts(run.model) | _in_use(tokenizer),
+        }
 
     return Inputs(tokenizer, splits, facts)
 
 
-def _model_facts(model: Model) -> dict[str, Any]:
-    place = location(model)
-    if (commit := hub.commit(place, "model", model.revision)) or not Path(place).is_dir():
-        return {"location": place, "commit": commit}
+def _in_use(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    """Return what a tokenizer is set to, whichever files that came from."""
+    template = template_text(tokenizer.chat_template)
     return {
-        "location": place,
-        "sha256": {path.name: file_hash(path) for path in sorted(Path(place).iterdir()) if path.is_file()},
+        "special": {name: str(token) for name, token in sorted(tokenizer.special_tokens_map.items())},
+        "vocabulary": len(tokenizer),
+        "chat_template": template and hashlib.sha256(template.encode()).hexdigest(),
     }

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from glob import escape, glob
-from pathlib import Path
+from pathlib import Path, PurePath
+from typing import Any
 
 
 def local_files(pattern: str) -> list[str]:
@@ -11,6 +13,24 @@ def local_files(pattern: str) -> list[str]:
     if Path(pattern).is_file():
         return [pattern]
     return sorted(path for path in glob(pattern, recursive=True) if Path(path).is_file())
+
+
+def patterns(given: Any) -> list[str]:
+    """Return a path or a list of paths as a list."""
+    return [given] if isinstance(given, str) else list(given or [])
+
+
+def short_names(paths: Iterable[str]) -> dict[str, str]:
+    """Return by path as much of its end as tells it from the others."""
+    known = {path: PurePath(path).parts for path in paths}
+
+    def short(path: str) -> str:
+        for count in range(1, len(known[path])):
+            if sum(parts[-count:] == known[path][-count:] for parts in known.values()) == 1:
+                return str(PurePath(*known[path][-count:]))
+        return path
+
+    return {path: short(path) for path in known}
 
 
 def absolute(pattern: str) -> str:

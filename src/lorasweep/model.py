@@ -16,18 +16,9 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from lorasweep import embedded_model, random_model
 from lorasweep.device import Device
+from lorasweep.input_files import location
 from lorasweep.schema import Model
-
-
-def location(model: Model) -> str:
-    """Return the folder or hub id to load from; makes the folder of an embedded or random model if need be."""
-    if model.source == "embedded":
-        return str(embedded_model.folder())
-    if model.source == "random":
-        return str(random_model.folder(model.shape))
-    return model.name
 
 
 def build_config(model: Model) -> PretrainedConfig:

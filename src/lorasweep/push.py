@@ -21,13 +21,26 @@ from rich.text import Text
 
 from lorasweep import results, saved
 from lorasweep.card import Card, hub_base, is_path
-from lorasweep.data import file_hash
+from lorasweep.file_hashes import file_hash
+from lorasweep.public_record import public_numbers, public_record
 from lorasweep.record import literal, write_json
 from lorasweep.rules import Problem, UserError
 from lorasweep.schema import Run
+from lorasweep.versions import versioned
 
 WEIGHTS = "adapter_model.safetensors"
-PUBLIC_SUMMARY = ("eval/", "last/", "untuned/", "objective", "steps", "tokens/", "adapter/", "state", "train/")
+PUBLIC_SUMMARY = (
+    "eval/",
+    "last/",
+    "untuned/",
+    "objective",
+    "steps",
+    "tokens/",
+    "adapter/",
+    "state",
+    "train/",
+    "digests",
+)
 
 
 def write_upload(run: Run, folder: Path, repo: str, merged: Path | None, target: Path) -> None:
@@ -41,7 +54,10 @@ def write_upload(run: Run, folder: Path, repo: str, merged: Path | None, target:
     write_json(target / "summary.json", public)
     recorded = saved.as_recorded(folder)
     values = _without_paths(asdict(recorded))
-    _write_yaml(target / "run.yaml", values)
+    _write_yaml(target / "run.yaml", versioned(literal(values)))
+    write_json(target / "record.json", public_record(record, values))
+    lines = public_numbers(results.read_lines(folder / "metrics.jsonl"))
+    (target / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     experiment = {name: value for name, value in literal(values).items() if name != "study"}
     _write_yaml(target / "experiment" / "saved.yaml", experiment, "# @package _global_\n")
     recorded.model.revision = run.model.revision

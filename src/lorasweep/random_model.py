@@ -21,8 +21,13 @@ VERSION = 1
 
 def folder(shape: Shape) -> Path:
     """Return the model folder of that shape in the user cache; the same weights every time."""
+    return cache.folder(name(shape), lambda staging: _write(shape, staging))
+
+
+def name(shape: Shape) -> str:
+    """Return the name of that folder in the cache."""
     key = hashlib.sha256(json.dumps([VERSION, asdict(shape)]).encode()).hexdigest()[:12]
-    return cache.folder(f"models/random-{key}", lambda staging: _write(shape, staging))
+    return f"models/random-{key}"
 
 
 def _write(shape: Shape, target: Path) -> None:

@@ -8,26 +8,33 @@ import os
 import platform
 import re
 import shlex
-import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from functools import cache
-from importlib.metadata import distributions
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from lorasweep.checkout import FOLDER, checkout, code_hash, constraints_hash
+from lorasweep.environment import environment, hardware, installed_packages
 from lorasweep.local_files import absolute
+from lorasweep.redaction import redacted
+from lorasweep.results import read_json
 from lorasweep.rules import Problem, UserError
 from lorasweep.schema import SECTIONS, Run
+from lorasweep.versions import SCHEMA_VERSION, versioned
 
-CHECKOUT = Path(__file__).parents[2]
+CHECKOUT = FOLDER
 TIME = "%Y-%m-%dT%H:%M:%S%z"
 NOT_SAVED = ("resume", "resume_anyway")
 """Options that say how a run is started, and nothing about what it is."""
+PATCH = "code.patch"
+SEEDS = (
+    "seed: adapter, dropout, and order of rows unless data_seed is given; data_seed with the number of the epoch: order"
+    " of rows; split_seed: which rows are held out, and generated rows"
+)
 
 
 @dataclass(frozen=True)
@@ -36,6 +43,10 @@ class Launch:
 
     folder: Path
     overrides: list[str]
+    choices: dict[str, str] = field(default_factory=dict)
+    """The file that was taken of every config group."""
+    lineage: dict[str, Any] = field(default_factory=dict)
+    """What the run comes from: the study it is a trial of, or the run that it reproduces."""
 
 
 def claim(folder: Path, run: Run) -> None:
@@ -65,6 +76,11 @@ def saved_values(run: Run) -> dict[str, Any]:
     return _found_from_anywhere({name: value for name, value in values.items() if name not in NOT_SAVED})
 
 
+def values_hash(values: Mapping[str, Any]) -> str:
+    """Return a hash of plain values, whatever the order of their keys."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
 def _config_files(folder: Path, run: Run) -> dict[Path, str]:
     """Return path and text of the config files of a run folder."""
     values = literal(saved_values(run))
@@ -73,27 +89,59 @@ def _config_files(folder: Path, run: Run) -> dict[Path, str]:
         **{name: value for name, value in values.items() if name not in SECTIONS and name != "study"},
     }
     header = f"# @package _global_\n# python train.py --config-dir {folder} experiment=saved\n"
-    files = {folder / "run.yaml": _yaml(values)}
+    files = {folder / "run.yaml": _yaml(versioned(values))}
     files |= {folder / section / "saved.yaml": _yaml(values[section]) for section in SECTIONS}
     return files | {folder / "experiment" / "saved.yaml": header + _yaml(experiment)}
 
 
-def build_record(folder: Path, run: Run, overrides: list[str], facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return how a run was asked for, with which code, packages, data, model and machine."""
+def build_record(launch: Launch, run: Run, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return how a run was asked for, with which code, packages, data, model and machine. Secrets are left out."""
     return {
         "created": time.strftime(TIME),
-        "command": shlex.join(["python", *sys.argv]),
-        "overrides": overrides,
-        "name": run.name or default_name(run, overrides),
+        "command": redacted(shlex.join(["python", *sys.argv])),
+        "overrides": [redacted(text) for text in launch.overrides],
+        "choices": launch.choices,
+        "name": run.name or default_name(run, launch.overrides),
+        "lineage": launch.lineage,
         "pid": os.getpid(),
-        "seeds": {"seed": run.train.seed, "data_seed": data_seed(run), "split_seed": run.data.split_seed},
-        "git": git_state(),
+        **surroundings(run),
+        **facts,
+    }
+
+
+def surroundings(run: Run) -> dict[str, Any]:
+    """Return what is recorded of a run before anything of it is loaded: config, seeds, code, packages, machine."""
+    values, state = saved_values(run), checkout()
+    return {
+        "config": {"schema_version": SCHEMA_VERSION, "sha256": values_hash(values), "values": values},
+        "seeds": {
+            "seed": run.train.seed,
+            "data_seed": data_seed(run),
+            "split_seed": run.data.split_seed,
+            "rule": SEEDS,
+        },
+        "git": state.facts() if state else {},
         "code": code_hash(),
+        "constraints": constraints_hash(),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": installed_packages(),
-        **facts,
+        "environment": environment(),
+        "hardware": hardware(),
     }
+
+
+def complete_record(folder: Path, facts: Mapping[str, Any]) -> None:
+    """Add to a run's record what is known once all is loaded; from then on it is only read."""
+    path = folder / "record.json"
+    write_json(path, read_json(path) | dict(facts))
+    path.chmod(0o444)
+
+
+def write_patch(folder: Path) -> None:
+    """Write the uncommitted changes of the code into a run folder, for `git apply` on the commit of its record."""
+    if (state := checkout()) and state.patch:
+        write_text(folder / PATCH, state.patch)
 
 
 def write_json(path: Path, values: Any) -> None:
@@ -142,40 +190,6 @@ def default_name(run: Run, overrides: list[str]) -> str:
 def slug(text: str, longest: int = 100) -> str:
     """Return text as a safe file and W&B name."""
     return re.sub(r"[^A-Za-z0-9=,._-]+", "-", text).strip("-.")[:longest]
-
-
-@cache
-def installed_packages() -> dict[str, str]:
-    """Return the version of every package; reading them takes a quarter of a second, so once in a process."""
-    return {item.name: item.version for item in sorted(distributions(), key=lambda item: item.name.lower())}
-
-
-@cache
-def code_hash() -> str:
-    """Return a hash of the code that a run passes through; what is around runs has folders of its own."""
-    package, digest = Path(__file__).parent, hashlib.sha256()
-    for path in sorted([*package.glob("*.py"), *(package / "data").rglob("*.py")]):
-        digest.update(f"{path.relative_to(package)}\n".encode() + path.read_bytes())
-    return digest.hexdigest()
-
-
-def git_state() -> dict[str, Any]:
-    """Return commit and changed files of the checkout; empty outside one."""
-    commit = _git("rev-parse", "HEAD")
-    if not commit:
-        return {}
-    return {
-        "commit": commit.strip(),
-        "changed": sorted(line[3:] for line in _git("status", "--porcelain").splitlines()),
-    }
-
-
-def _git(*arguments: str) -> str:
-    try:
-        done = subprocess.run(["git", "-C", str(CHECKOUT), *arguments], capture_output=True, text=True, timeout=20)
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout if done.returncode == 0 else ""
 
 
 def _yaml(values: Any) -> str:

@@ -16,13 +16,12 @@ from bitsandbytes.functional import QuantState
 from transformers import PreTrainedModel
 
 from lorasweep import lora
-from lorasweep.data.sources import patterns
 from lorasweep.device import Device
 from lorasweep.evaluation import Scores
 from lorasweep.host import Host
+from lorasweep.input_files import location
 from lorasweep.inputs import Inputs
-from lorasweep.local_files import local_files
-from lorasweep.model import location
+from lorasweep.local_files import local_files, patterns
 from lorasweep.optim import forget_optimizers, unfreed_bytes
 from lorasweep.record import adapter_folder
 from lorasweep.schema import Run

@@ -14,6 +14,7 @@ import yaml
 
 from lorasweep.rules import Problem, UserError, build
 from lorasweep.schema import Run
+from lorasweep.versions import current
 
 SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """libyaml's where PyYAML has it: ten times as fast, and a study has hundreds of these files."""
@@ -89,6 +90,7 @@ def read_results(folder: Path) -> RunResults:
         config = None
     if not isinstance(config, dict):  # or one that was killed as it wrote it
         raise UserError(Problem("RUN", str(folder), "a run folder, which holds run.yaml"))
+    config = current(config, folder / "run.yaml")
     return RunResults(folder, config, read_json(folder / "record.json"), read_json(folder / "summary.json"))
 
 

@@ -15,13 +15,14 @@ from filelock import FileLock, Timeout
 from lorasweep import checkpoints, record
 from lorasweep.checkpointing import is_judged_anew, put_files_back
 from lorasweep.checkpoints import Broken, Checkpoint
+from lorasweep.file_hashes import file_hash
 from lorasweep.identity import Difference, differences, identity, refusals
 from lorasweep.results import read_json
 from lorasweep.rules import Problem, UserError
 from lorasweep.schema import Run
 
 LOCK = ".lock"
-ASKED = ("created", "command", "overrides", "name")
+ASKED = ("created", "command", "overrides", "choices", "lineage", "name")
 """Of a record what says how the run was asked for."""
 SECONDS_TO_UNLOCK = 10.0
 """Loader processes of a run that was killed hold its lock for a few seconds more."""
@@ -105,8 +106,16 @@ def _write_record(folder: Path, run: Run, written: dict[str, Any], place: Place)
     if run.resume:
         before = read_json(folder / "record.json")
         step = place.checkpoint.step if place.checkpoint else 0
-        again = {"step": step, "time": written["created"], "device": written["device"]["name"], "notes": place.notes}
-        again["changed"] = {item.name: [item.before, item.now] for item in place.changed}
+        manifest = place.checkpoint.path / checkpoints.MANIFEST if place.checkpoint else None
+        again = {
+            "step": step,
+            "time": written["created"],
+            "device": written["device"]["name"],
+            "notes": place.notes,
+            "changed": {item.name: [item.before, item.now] for item in place.changed},
+            "checkpoint": file_hash(manifest) if manifest else None,
+        }
         written = written | {name: before[name] for name in ASKED if name in before}
         written["resumed"] = [*before.get("resumed", []), again]
     record.write_json(folder / "record.json", written)
+    record.write_patch(folder)

@@ -18,14 +18,17 @@ from lorasweep.after_step import AfterStep, NothingLeft
 from lorasweep.checkpointing import Checkpointer, Stateful
 from lorasweep.continuation import origin, other_base
 from lorasweep.device import Device, PeakMemory
+from lorasweep.digests import adapter_digest, end_digests, tensor_digest
 from lorasweep.ending import FINISHED, Ledger, Result, ending
 from lorasweep.evaluation import Evaluator, check_questions
 from lorasweep.host import ALONE, Host, Interrupted
+from lorasweep.input_files import location
 from lorasweep.inputs import Inputs, prepare
 from lorasweep.judge import Judge, Pruned
 from lorasweep.library_logs import keep_log
 from lorasweep.metrics import Metrics
-from lorasweep.model import build_model, location
+from lorasweep.model import build_model
+from lorasweep.numerics import numerics
 from lorasweep.packing import check_parity
 from lorasweep.quant import build_quantization, keep_gradients_on_cpu
 from lorasweep.results import read_json
@@ -107,7 +110,7 @@ def _set_up(run: Run, launch: record.Launch, host: Host) -> Setup:
     facts = inputs.facts() | {"device": device.facts()}
     facts |= {"adapter": origin(run.model.adapter)} if run.model.adapter else {}
     facts |= {"steps": plan.facts()} if plan else {}
-    written = record.build_record(launch.folder, run, launch.overrides, facts)
+    written = record.build_record(launch, run, facts)
     return Setup(run, launch.folder, host, inputs, plan, device, written, warning)
 
 
@@ -152,6 +155,8 @@ def _train(setup: Setup, place: Place, ledger: Ledger) -> None:
         terminal.say(f"model.adapter was trained on another base, {other}", style="bold red")
     if run.data.packing:
         check_parity(trainer, device)
+    started = tensor_digest(lora.trainable(trainer.model))
+    record.complete_record(setup.folder, {"numerics": numerics(trainer), "start": started})
     gauges = _watch(setup, place, trainer, memory, ledger)
     judge, untuned = gauges.judge, setup.host.untuned
     if place.checkpoint:
@@ -164,9 +169,10 @@ def _train(setup: Setup, place: Place, ledger: Ledger) -> None:
         _fit(setup, place, trainer, gauges, ledger)
     except Pruned:
         judge.discard()
-        ledger.summary |= judge.summary()
+        ledger.summary |= {**judge.summary(), "digests": _digests(trainer, gauges, setup.folder)}
         raise
     judge.end(trainer.model)
+    ledger.summary["digests"] = _digests(trainer, gauges, setup.folder)
     setup.inputs.tokenizer.save_pretrained(setup.folder / "adapter")
     ledger.summary |= {"state": "complete", **_adapter_facts(trainer.model), **judge.summary()}
     ledger.metrics.write(trainer.state.global_step, _final_metrics(ledger.summary))
@@ -258,6 +264,11 @@ def _fit(setup: Setup, place: Place, trainer: WatchedTrainer, gauges: Gauges, le
             "tokens/supervised_per_second": round(supervised / seconds, 1),
             **gauges.memory.report(),
         }
+
+
+def _digests(trainer: WatchedTrainer, gauges: Gauges, folder: Path) -> dict[str, str | None]:
+    kept = adapter_digest(folder / "adapter" / lora.WEIGHTS)
+    return {"adapter": kept, "order": gauges.counter.order, **end_digests(trainer)}
 
 
 def _adapter_facts(model: torch.nn.Module) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from lorasweep.record import CHECKOUT, adapter_folder
 from lorasweep.results import read_json
 from lorasweep.rules import Problem, UserError, build, nearest
 from lorasweep.schema import Run
+from lorasweep.versions import current
 
 if TYPE_CHECKING:
     from lorasweep.device import Device
@@ -59,7 +60,7 @@ def _without_effect(line: compose.CommandLine) -> Iterator[Problem]:
 def as_recorded(folder: Path) -> Run:
     """Return the run exactly as run.yaml has it, whatever has become of the files it names."""
     text = (folder / "run.yaml").read_text(encoding="utf-8").replace("\\${", "${")
-    run = build(yaml.safe_load(text), Run, set())
+    run = build(current(yaml.safe_load(text), folder / "run.yaml"), Run, set())
     assert isinstance(run, Run)
     return run
 

@@ -1,4 +1,4 @@
-"""Counts what was really learnt from: tokens and supervised tokens, padding left out."""
+"""Counts what was really learnt from: tokens and supervised tokens, padding left out; and hashes it, in its order."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ import torch
 
 from lorasweep.data import IGNORED
 
+FACTORS = (6364136223846793005, 2862933555777941757, 3202034522624059733)
+"""Odd, and so without a loss in arithmetic modulo 2 to the 64th, which is what int64 overflows by."""
+
 
 class TokenCounter:
     """Watches a model's training forwards; counts stay on the device until asked for: a step never waits."""
@@ -15,6 +18,7 @@ class TokenCounter:
     def __init__(self, model: torch.nn.Module) -> None:
         self._total: Any = 0
         self._supervised: Any = 0
+        self._order = torch.tensor(0)
         self._handle = model.register_forward_pre_hook(self._count, with_kwargs=True)
 
     def _count(self, model: torch.nn.Module, args: Any, inputs: dict[str, Any]) -> None:
@@ -23,20 +27,33 @@ class TokenCounter:
         mask = inputs.get("attention_mask")
         self._total = self._total + (inputs["input_ids"].numel() if mask is None else mask.sum())
         self._supervised = self._supervised + inputs["labels"][..., 1:].ne(IGNORED).sum()
+        mixed = _mixed(inputs["input_ids"], inputs["labels"])
+        self._order = self._order.to(mixed.device) * FACTORS[0] + mixed
 
     def read(self) -> tuple[int, int]:
         """Return tokens and supervised tokens so far."""
         return int(self._total), int(self._supervised)
 
+    @property
+    def order(self) -> str:
+        """Return a 64-bit hash of every batch so far, tokens and labels, in their order."""
+        return f"{int(self._order) % 2**64:016x}"
+
     def state(self) -> dict[str, Any]:
-        """Return the counts."""
+        """Return the counts and the hash."""
         total, supervised = self.read()
-        return {"total": total, "supervised": supervised}
+        return {"total": total, "supervised": supervised, "order": int(self._order)}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on counting from there."""
-        self._total, self._supervised = state["total"], state["supervised"]
+        self._total, self._supervised, self._order = state["total"], state["supervised"], torch.tensor(state["order"])
 
     def remove(self) -> None:
         """Stop counting."""
         self._handle.remove()
+
+
+def _mixed(ids: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Return a number that another token, label or place changes; sums modulo 2 to the 64th are exact in any order."""
+    places = torch.full((ids.numel(),), FACTORS[1], dtype=torch.int64, device=ids.device).cumprod(0)
+    return ((ids.flatten() + labels.flatten() * FACTORS[2] + 1) * places).sum()

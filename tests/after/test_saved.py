@@ -12,7 +12,7 @@ from lorasweep import random_model, results, saved
 from lorasweep.assessment import assess
 from lorasweep.local_files import absolute, local_files
 from lorasweep.preflight import check_inputs
-from lorasweep.record import Launch
+from lorasweep.record import Launch, write_json
 from lorasweep.rules import UserError
 from lorasweep.run import train
 from tests.after.conftest import STEPS, summary_of
@@ -35,7 +35,7 @@ def test_the_base_is_taken_at_the_commit_that_was_recorded(run: Path, tmp_path: 
     folder = tmp_path / "copy"
     subprocess.run(["cp", "-r", str(run), str(folder)], check=True)
     record = results.read_json(folder / "record.json")
-    (folder / "record.json").write_text(json.dumps({**record, "model": {"commit": "abc123"}}))
+    write_json(folder / "record.json", {**record, "model": {"commit": "abc123"}})
     assert saved.open_run(folder).model.revision == "abc123"
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +44,18 @@ def test_a_grid_study_trains_every_combination_once_in_folders_of_its_own(real_s
     assert len({weights(path) for path in trials}) == 4
 
 
+def test_a_trial_records_where_its_values_come_from(real_study: Path) -> None:
+    records = [json.loads((path / "record.json").read_text()) for path in trials_in(real_study)]
+    lineage = [record["lineage"] for record in records]
+    assert [item["trial"] for item in lineage] == [0, 1, 2, 3]
+    assert lineage[1]["parameters"] == {"lora.r": 4, "scheduler": "cosine"}
+    assert {(item["study"], item["sampler"], item["sampler_seed"], item["deaths"]) for item in lineage} == {
+        ("real", "grid", 0, 0)
+    }
+    assert len({item["study_sha256"] for item in lineage}) == 1
+    assert [record["choices"]["scheduler"] for record in records] == ["constant", "cosine"] * 2
+
+
 def test_the_study_opens_in_optuna_with_its_parameters_and_values(real_study: Path) -> None:
     url = f"sqlite:///{real_study}/outputs/studies/real/study.db"
     study = optuna.load_study(study_name="real", storage=url)
@@ -68,6 +82,23 @@ def test_a_trial_is_the_same_as_the_run_of_its_saved_config(real_study: Path, tm
     assert done.returncode == 0, done.stderr
     assert weights(tmp_path / "alone") == weights(trial)
     assert losses(tmp_path / "alone") == losses(trial)
+
+
+@pytest.mark.slow
+def test_a_trial_is_reproduced_exactly_in_a_process_of_its_own(
+    real_study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONHASHSEED", "7")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    study = real_study / "outputs" / "studies" / "real"
+    arguments = ["reproduce", f"{study}:3", "--out", "again", "--json"]
+    done = subprocess.run(
+        [sys.executable, "-m", "lorasweep.cli", *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=400
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    result = json.loads(done.stdout)
+    assert (result["verdict"], result["drift"], result["steps"]["missing"]) == ("exact", [], [])
+    assert weights(tmp_path / "again") == weights(trials_in(real_study)[3])
 
 
 def test_the_same_command_goes_on_and_trains_nothing_again(real_study: Path) -> None:

@@ -8,6 +8,7 @@ import typer
 
 from lorasweep.cli import looking, runs, studies, wandb
 from lorasweep.cli.report import report
+from lorasweep.cli.reproduce import reproduce
 from lorasweep.rules import user_errors
 
 app = typer.Typer(
@@ -20,7 +21,7 @@ app = typer.Typer(
 )
 
 # In the order of the help
-RUNS = (runs.preview, runs.evaluate, runs.chat, runs.merge, runs.push, runs.lm_eval)
+RUNS = (runs.preview, runs.evaluate, runs.chat, runs.merge, runs.push, runs.lm_eval, reproduce)
 STUDIES = (studies.plan, studies.add, studies.stop, studies.confirm, studies.promote)
 LOOKING = (looking.ls, looking.show, looking.compare, report)
 for command in (*RUNS, *STUDIES, *LOOKING):

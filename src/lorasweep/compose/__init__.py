@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 import uuid
 from collections.abc import Sequence
@@ -22,6 +21,7 @@ from lorasweep.compose.command_line import CommandLine
 from lorasweep.compose.resuming import check_unchanged, end_of, resumed_folder, resuming_line
 from lorasweep.conflicts import conflicts
 from lorasweep.record import Launch
+from lorasweep.redaction import SECRET_NAME
 from lorasweep.rules import MISSING, UserError, check, user_errors
 
 __all__ = [
@@ -29,7 +29,7 @@ __all__ = [
     "register", "to_run", "user_errors",
 ]  # fmt: skip
 
-SECRET_NAME = re.compile(r"token|secret|passw|credential|api_?key|private", re.IGNORECASE)
+GROUPS = (*schema.SECTIONS, "experiment")
 
 
 def register() -> None:
@@ -92,4 +92,5 @@ def is_multirun() -> bool:
 def launch() -> Launch:
     """Return where Hydra put the run that is being started, and how it was asked for."""
     hydra = HydraConfig.get()
-    return Launch(Path(hydra.runtime.output_dir), list(hydra.overrides.task))
+    choices = {str(name): str(option) for name, option in hydra.runtime.choices.items() if name in GROUPS}
+    return Launch(Path(hydra.runtime.output_dir), list(hydra.overrides.task), choices)

@@ -20,7 +20,13 @@ from yaml import YAMLError
 
 from lorasweep import schema
 from lorasweep.compose.command_line import CommandLine
-from lorasweep.compose.contents import code_problems, folder_problems, hydra_problems, missing_files
+from lorasweep.compose.contents import (
+    code_problems,
+    folder_problems,
+    hydra_problems,
+    missing_files,
+    secret_problems,
+)
 from lorasweep.compose.overrides import Overrides
 from lorasweep.compose.spaces import as_overrides
 from lorasweep.compose.study import read_search, tried_values, value_at
@@ -62,6 +68,7 @@ class Composition:
         except COMPOSITION_ERRORS as error:
             return [*problems, Problem("config", MISSING, _first_lines(error))]
         found = list(code_problems(values))
+        found += secret_problems(values)
         found += list(check(values, schema.Run))
         self.run = build(values, schema.Run, {problem.key for problem in found})
         found += [problem for problem in conflicts(self.run) if problem.key not in {p.key for p in found}]

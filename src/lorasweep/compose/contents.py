@@ -11,6 +11,7 @@ from typing import Any
 from lorasweep import schema
 from lorasweep.local_files import local_files
 from lorasweep.record import adapter_folder
+from lorasweep.redaction import secret_keys
 from lorasweep.rules import MISSING, Problem
 
 CODE_KEYS = {"_target_", "_partial_", "_args_", "_recursive_", "_convert_"}
@@ -29,6 +30,13 @@ def code_problems(values: dict[Any, Any], path: str = "") -> Iterator[Problem]:
             yield Problem(key, values.pop(name), "not allowed: a config holds values and never names code to run")
         elif isinstance(values[name], dict):
             yield from code_problems(values[name], f"{key}.")
+
+
+def secret_problems(values: dict[Any, Any]) -> Iterator[Problem]:
+    """Yield the options whose value is a secret: configs are saved, shown and sent to W&B. The value is not shown."""
+    for key in secret_keys(values):
+        allowed = "a value that is no secret: this looks like a token or a password, which belong into the environment"
+        yield Problem(key, MISSING, allowed)
 
 
 def hydra_problems(hydra: Any, untouched: Any) -> Iterator[Problem]:

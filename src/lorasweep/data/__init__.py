@@ -14,8 +14,9 @@ from transformers import PreTrainedTokenizerBase
 
 from lorasweep import hub
 from lorasweep.data.encoding import IGNORED, encode
-from lorasweep.data.sources import Source, file_hash, load, patterns
-from lorasweep.local_files import local_files
+from lorasweep.data.sources import Source, load
+from lorasweep.file_hashes import file_hash
+from lorasweep.input_files import data_files
 from lorasweep.rules import Problem, UserError
 from lorasweep.schema import Data
 
@@ -63,6 +64,10 @@ class Split:
                 digest.update(column.value_lengths().to_numpy(zero_copy_only=False).tobytes())
                 digest.update(column.flatten().to_numpy(zero_copy_only=False).astype(numpy.int64).tobytes())
         return digest.hexdigest()
+
+    def rows_digest(self) -> str:
+        """Return a hash of the rows' tokens, whatever their order."""
+        return hashlib.sha256(numpy.sort(self.rows.with_format("numpy")["hash"][:]).tobytes()).hexdigest()
 
 
 def build_datasets(data: Data, tokenizer: PreTrainedTokenizerBase, context: int | None) -> dict[str, Split]:
@@ -118,11 +123,13 @@ def divide(count: int, data: Data, held_out: set[str]) -> dict[str, list[int]]:
 
 def fingerprint(data: Data, splits: Mapping[str, Split]) -> dict[str, Any]:
     """Return what identifies the data of a run: commit or file hashes, and a hash of every split as it is learnt."""
-    named = [pattern for given in (data.files, data.eval_files, data.test_files) for pattern in patterns(given)]
     return {
-        "files": {path: file_hash(path) for pattern in named for path in local_files(pattern)},
+        "files": data_files(data),
         "commit": hub.commit(data.path, "dataset", data.revision) if data.path else None,
-        "splits": {name: {**asdict(split.counts), "sha256": split.digest()} for name, split in splits.items()},
+        "splits": {
+            name: {**asdict(split.counts), "sha256": split.digest(), "rows_sha256": split.rows_digest()}
+            for name, split in splits.items()
+        },
     }
 
 

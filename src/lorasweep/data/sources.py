@@ -15,7 +15,8 @@ from datasets import Dataset, Features, Value, load_dataset
 
 from lorasweep import cache, demo_rows
 from lorasweep.data.unreadable import encoding_problems, file_problems, is_one_document, unique
-from lorasweep.local_files import local_files
+from lorasweep.file_hashes import file_hash
+from lorasweep.local_files import local_files, patterns
 from lorasweep.rules import Problem, UserError
 from lorasweep.schema import Data
 
@@ -69,17 +70,6 @@ def load(data: Data, files: Any, split: str | None) -> Source:
             raise UserError(problems) from error
         reason = str(error.__cause__ or error).strip().splitlines() or [type(error).__name__]
         raise UserError(Problem(key, value, f"data that can be read ({reason[0][:300]})")) from error
-
-
-def patterns(given: Any) -> list[str]:
-    """Return a path or a list of paths as a list."""
-    return [given] if isinstance(given, str) else list(given or [])
-
-
-def file_hash(path: str | Path) -> str:
-    """Return the SHA-256 of a file's content."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _load_hub(data: Data, split: str | None) -> Source:

@@ -49,3 +49,4 @@ def commands(named: NamedRun) -> Iterator[tuple[str, str]]:
         if named.trial.value is not None:
             yield "keep its settings", f"lorasweep promote {study} --trial {named.trial.number}"
     yield "run it again", f"python train.py --config-dir {folder} experiment=saved"
+    yield "and compare", f"lorasweep reproduce {shlex.quote(named.name)}"

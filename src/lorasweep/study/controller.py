@@ -8,10 +8,12 @@ import time
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from optuna.pruners import BasePruner
 
 from lorasweep.checkpoints import has_checkpoint
+from lorasweep.record import values_hash
 from lorasweep.rules import Problem, UserError
 from lorasweep.study.adapters import Adapters
 from lorasweep.study.candidates import Candidates
@@ -63,6 +65,7 @@ class Controller:
         self.definition, self.settings, self.store = definition, definition.settings, store
         self.slots, self.view = slots, view
         self.candidates, self.adapters = Candidates(definition, store, view), Adapters(definition)
+        self.definition_hash = values_hash(definition.lasting())
         self.running: dict[int, Running] = {}
         self.error: CannotStart | None = None
         self.reason: str | None = None
@@ -122,10 +125,24 @@ class Controller:
         if not has_checkpoint(folder):  # from which the worker goes on
             set_aside(folder)
         self.running[number] = Running(number, slot)
+        trial = self.store.trial(number)
         job = {"number": number, "folder": str(folder), "objectives": self.settings.objectives, **asdict(composed)}
-        slot.send({"do": "train", **job})
+        slot.send({"do": "train", **job, "lineage": self._lineage(trial)})
         slot.heard = time.monotonic()
-        self.view.started(self.store.trial(number), slot.index)
+        self.view.started(trial, slot.index)
+
+    def _lineage(self, trial: Trial) -> dict[str, Any]:
+        """Return what a trial's record says of where its values come from."""
+        return {
+            "study": self.definition.name,
+            "study_sha256": self.definition_hash,
+            "sampler": self.settings.sampler,
+            "sampler_seed": self.settings.seed,
+            "trial": trial.number,
+            "kind": trial.kind,
+            "parameters": trial.point,
+            "deaths": trial.deaths,
+        }
 
     def _listen(self) -> None:
         """Take in what workers say; wait a little if they say nothing."""

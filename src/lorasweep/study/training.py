@@ -100,7 +100,7 @@ class Training:
         run = build_run(job.run)
         run.resume = str(job.folder) if is_run(job.folder) else None
         run.name = f"{job.number}-{run.name or slug(','.join(job.varied)) or 'baseline'}"
-        result = train(run, Launch(job.folder, job.overrides), self.host)
+        result = train(run, Launch(job.folder, job.overrides, job.choices, job.lineage), self.host)
         summary = {name: value for name, value in result.summary.items() if isinstance(value, int | float | str)}
         state = STATES.get(result.state, State.FAILED)
         values = [_value(result, name) for name in job.objectives] if state is State.COMPLETE else None

@@ -31,7 +31,7 @@ from lorasweep.study.channel import Channel, Message
 from lorasweep.study.outcomes import State
 
 OUTCOME = "outcome.json"
-JOB = ("number", "run", "overrides", "varied", "objectives")
+JOB = ("number", "run", "overrides", "varied", "objectives", "choices", "lineage")
 SECONDS_BETWEEN_STEPS_TOLD = 0.2
 PR_SET_PDEATHSIG = 1
 
@@ -52,6 +52,10 @@ class Job:
     """Of the overrides those that tell this trial from others."""
     objectives: list[str]
     """Names of the numbers that are the trial's values."""
+    choices: dict[str, str]
+    """The option that every config group has."""
+    lineage: dict[str, Any]
+    """The study, and what this trial is in it."""
 
 
 @dataclass(frozen=True)
