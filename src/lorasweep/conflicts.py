@@ -61,6 +61,8 @@ def _budget_conflicts(train: Train) -> Iterator[Problem]:
 
 
 def _model_conflicts(run: Run) -> Iterator[Problem]:
+    if run.model.attention == "varlen" and run.train.padding_free is False and not run.data.packing:
+        yield Problem("train.padding_free", False, "auto: model.attention=varlen attends to rows laid end to end")
     if run.lora.init in ("olora", "pissa", "orthogonal") and run.quant.method != "none":
         yield Problem("lora.init", run.lora.init, "another init, or quant=none: it starts from unquantised weights")
     if run.lora.use_dora and run.quant.method == "int8":

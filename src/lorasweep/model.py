@@ -17,6 +17,7 @@ from transformers import (
 )
 
 from lorasweep import embedded_model, random_model
+from lorasweep.attention import loaded_with
 from lorasweep.device import Device
 from lorasweep.schema import Model
 
@@ -56,7 +57,7 @@ def build_model(model: Model, quantization: BitsAndBytesConfig | None, device: D
         location(model),
         dtype=device.precision,
         quantization_config=quantization,
-        attn_implementation="sdpa" if model.attention == "auto" else model.attention,
+        attn_implementation=loaded_with(model.attention),
         device_map={"": 0 if device.is_gpu else "cpu"},
         **_repository(model),
     )

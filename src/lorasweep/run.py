@@ -125,8 +125,8 @@ def _train(
     terminal.header(run, splits, plan, trainer, device, launch.folder)
     if run.model.adapter and (other := other_base(run.model.adapter, location(run.model))):
         terminal.say(f"model.adapter was trained on another base, {other}", style="bold red")
-    if run.data.packing:
-        check_parity(trainer, device)
+    ledger.summary |= trainer.engine.facts()
+    check_parity(trainer, device)
     counter = TokenCounter(trainer.model)
     trainer.add_callback(Progress(host))
     judge = _judge(run, host, inputs, device, trainer, counter, ledger)

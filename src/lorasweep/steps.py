@@ -116,11 +116,11 @@ class StepCollator:
 
 
 def build_collator(
-    train: Train, rows: Dataset, tokenizer: PreTrainedTokenizerBase, packed_length: int | None
+    train: Train, rows: Dataset, tokenizer: PreTrainedTokenizerBase, packed_length: int | None, flat: bool
 ) -> StepCollator:
-    """Return the collator of steps over tokenised rows, packed to `packed_length` tokens if that is given."""
+    """Return the collator of steps over tokenised rows, `flat` or padded, packed to `packed_length` tokens if given."""
     assert tokenizer.pad_token_id is not None
-    flat = train.padding_free or packed_length is not None
+    assert flat or packed_length is None
     collate = DataCollatorForLanguageModeling(pad_token_id=tokenizer.pad_token_id, padding_free=flat)
     return StepCollator(rows, collate, train.batch_size, packed_length)
 
