@@ -64,20 +64,20 @@ def _compiled(layer_class: Any) -> Any:
                 return plain(self, hidden_states, *args, **kwargs)
             if not hidden_states.requires_grad:  # the first layer would be a variant of its own
                 hidden_states = hidden_states.detach().requires_grad_()
-            return compiled(self, _dynamic(hidden_states, 1), *args, **_arguments(kwargs))
+            return compiled(self, _dynamic(hidden_states, 1), *args, **_arguments(kwargs, hidden_states.device))
 
     Compiled.__name__, Compiled.__qualname__ = layer_class.__name__, layer_class.__qualname__
     return Compiled
 
 
-def _arguments(given: dict[str, Any]) -> dict[str, Any]:
+def _arguments(given: dict[str, Any], device: torch.device) -> dict[str, Any]:
     """Return the arguments of a layer with what changes from batch to batch marked so."""
     for states in given.get("position_embeddings") or ():
         _dynamic(states, 1)
     if (borders := given.get("cu_seq_lens_q")) is not None:
         _dynamic(borders, 0)
     longest = given.get("max_length_q")
-    return {**given, "max_length_q": _length(longest), "max_length_k": None} if longest else given
+    return {**given, "max_length_q": _length(longest, device), "max_length_k": None} if longest else given
 
 
 def _dynamic(tensor: torch.Tensor, dimension: int) -> torch.Tensor:
@@ -86,9 +86,9 @@ def _dynamic(tensor: torch.Tensor, dimension: int) -> torch.Tensor:
 
 
 @functools.lru_cache(1024)
-def _length(number: int) -> torch.Tensor:
+def _length(number: int, device: torch.device) -> torch.Tensor:
     """Return an empty tensor of that length: numbers are compiled in, lengths of tensors are dynamic if marked so."""
-    return _dynamic(torch.empty((number, 0)), 0)
+    return _dynamic(torch.empty((number, 0), device=device), 0)
 
 
 def _numbers_to_tensors(layer: LoraLayer) -> None:

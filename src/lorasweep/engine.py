@@ -66,8 +66,10 @@ def saved_seconds(model: PreTrainedModel, work: Work) -> float:
 def _why_not_compiled(run: Run, model: PreTrainedModel, layout: Layout, work: Work) -> str:
     if not layout.flat:
         return "rows are padded"
-    if run.quant.method == "int8" or run.lora.use_dora:
-        return "auto leaves int8 and DoRA alone"
+    text = model.config.get_text_config()
+    experts = any(getattr(text, name, None) for name in ("num_experts", "num_local_experts", "n_routed_experts"))
+    if run.quant.method == "int8" or run.lora.use_dora or experts:
+        return "auto leaves int8, DoRA and experts alone"
     if not any(map(shutil.which, ("cc", "gcc", "clang"))):
         return "there is no C compiler, which Triton needs"
     saved = saved_seconds(model, work)

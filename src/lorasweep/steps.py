@@ -12,10 +12,10 @@ import torch
 from datasets import Dataset
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
-from trl import SFTTrainer
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from lorasweep.data import IGNORED
+from lorasweep.lean_trainer import TOKEN_METRICS, LeanTrainer
 from lorasweep.packing import pack_rows
 from lorasweep.rules import Problem, UserError
 from lorasweep.schema import Train
@@ -125,7 +125,7 @@ def build_collator(
     return StepCollator(rows, collate, train.batch_size, packed_length)
 
 
-class StepTrainer(SFTTrainer):
+class StepTrainer(LeanTrainer):
     """TRL's trainer where one item of the data is a whole optimizer step, however many forward passes that takes.
 
     A subclass because neither callback nor argument can do it: the trainer fetches the same number of batches for
@@ -136,14 +136,16 @@ class StepTrainer(SFTTrainer):
 
     def training_step(self, model: Any, inputs: dict[str, list[Any]], num_items_in_batch: Any = None) -> torch.Tensor:
         """Add up the gradients of every forward pass of a step; return the step's loss per supervised token."""
-        step, supervised = super().training_step, inputs["supervised"]
-        self.current_gradient_accumulation_steps = len(supervised)  # what the auxiliary loss of experts is divided by
-        loss = torch.stack([step(model, batch, sum(supervised)) for batch in inputs["batches"]]).sum()
-        self._weigh_metrics(supervised)
+        step, self._supervised = super().training_step, inputs["supervised"]
+        self.current_gradient_accumulation_steps = len(self._supervised)  # for the auxiliary loss of experts
+        loss = torch.stack([step(model, batch, sum(self._supervised)) for batch in inputs["batches"]]).sum()
         return loss
 
-    def _weigh_metrics(self, supervised: list[int]) -> None:
-        """Turn TRL's metrics of every forward pass into the step's; its own plain mean depends on the batches."""
-        for name in ("entropy", "mean_token_accuracy"):
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+        """Return the norm; TRL's metrics become those of the step: a plain mean over passes depends on the passes."""
+        norm = super()._get_grad_norm(model, grad_norm)
+        count = len(self._supervised)
+        for name in TOKEN_METRICS:
             values = self._metrics["train"][name]
-            values[-len(supervised) :] = [numpy.average(values[-len(supervised) :], weights=supervised).item()]
+            values[-count:] = [numpy.average(values[-count:], weights=self._supervised).item()]
+        return norm

@@ -8,7 +8,7 @@ from typing import Any
 
 from peft import PeftModel
 from transformers import PreTrainedTokenizerBase, PrinterCallback
-from trl import SFTConfig, SFTTrainer
+from trl import SFTConfig
 
 from lorasweep import lora, record
 from lorasweep.attention import use
@@ -17,6 +17,7 @@ from lorasweep.data import Split
 from lorasweep.device import Device
 from lorasweep.divergence import StopOnNonFinite
 from lorasweep.engine import Work, choose_engine
+from lorasweep.lean_trainer import LeanTrainer
 from lorasweep.model import context_length
 from lorasweep.optim import optimizer_arguments
 from lorasweep.packing import pack
@@ -34,7 +35,7 @@ def build_trainer(
     plan: Plan | None,
     device: Device,
     folder: Path,
-) -> SFTTrainer:
+) -> LeanTrainer:
     """Return TRL's trainer on tokenised rows, with the adapter in the precision it was made in."""
     assert (plan is None) == (run.train.tokens_per_step is None)
     rows = train.rows.select_columns(["input_ids", "labels"])
@@ -46,12 +47,12 @@ def build_trainer(
     work = expected_work(run, plan, total_steps, train.counts.tokens / len(rows), packed_length)
     engine = choose_engine(run, model.get_base_model(), device, work)
     use(model, engine.layout.attention)
-    trainer_class, collator = SFTTrainer, None
+    trainer_class, collator = LeanTrainer, None
     if plan:
         trainer_class = StepTrainer
         collator = build_collator(run.train, rows, tokenizer, packed_length, engine.layout.flat)
         rows = plan.dataset()
-    values = lora.values(model)
+    values, scales_loss = lora.values(model), device.mixed_precision == "fp16"
     arguments = training_arguments(run, total_steps, device, folder, engine.layout.flat)
     if arguments.n_gpu > 1:
         arguments._n_gpu = 1  # a run uses one GPU; left to itself, the trainer would spread it over all visible ones
@@ -61,8 +62,9 @@ def build_trainer(
         data_collator=collator,
         train_dataset=rows,
         processing_class=tokenizer,
-        callbacks=[StopOnNonFinite(scales_loss=device.mixed_precision == "fp16")],
+        callbacks=[StopOnNonFinite(scales_loss, looks=run.train.lean)],
     )
+    trainer.lean, trainer.scales_loss = run.train.lean, scales_loss
     lora.put_back(trainer.model, values)
     trainer.remove_callback(PrinterCallback)
     if engine.compiled:
