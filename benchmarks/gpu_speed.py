@@ -1,12 +1,13 @@
-"""Tokens per second of QLoRA on one GPU: plain TRL, and ours with one optimisation after the other.
+"""Tokens per second of QLoRA on one GPU: plain TRL, ours, and ours without each of its optimisations.
 
 python benchmarks/gpu_speed.py --minutes 9                           a random Llama-2-7B shape in NF4
-python benchmarks/gpu_speed.py --shape tiny --minutes 5              every arm on a CPU, to see that it runs
-python benchmarks/gpu_speed.py --arms ours --profile                 where the time of a step goes
+python benchmarks/gpu_speed.py --arms ours --profile ours            where the time of a step goes
+python benchmarks/gpu_speed.py --shape tiny --seconds 2              every arm on a CPU, to see that it runs
 
-Two jobs, r 16 on all linear layers, dropout 0.1. packed: 4 rows of 2,048 tokens a step, several in each (bfd).
-tutorial: 4 rows of 32 to 1,024 tokens a step, about 1,500 in all. Every arm is a process of its own that does one job
-after the other; the arms take turns until the minutes are over. Real tokens are counted, no padding.
+Two jobs, r 16 on all linear layers, dropout 0.1, the same rows, adapters and learning rate for all. packed: 4 rows of
+2,048 tokens a step, several in each (bfd). tutorial: 4 rows of 32 to 1,024 tokens a step, of similar length, about 1,500
+in all. Every arm is a process of its own that does one job after the other. One that fails or runs out of memory says so,
+and the rest go on. Real tokens are counted, no padding. With $OUT, results are kept there after every job.
 """
 
 from __future__ import annotations
@@ -21,10 +22,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator
+import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import kernel_classes
 
 ROOT = Path(__file__).parents[1]
 SHAPES = {  # hidden, intermediate, layers, heads, key-value heads, vocabulary
@@ -35,86 +38,140 @@ SHAPES = {  # hidden, intermediate, layers, heads, key-value heads, vocabulary
     "tiny": (64, 128, 2, 4, 2, 512),
 }
 FIELDS = ("hidden_size", "intermediate_size", "layers", "heads", "kv_heads", "vocab_size")
-JOBS: dict[str, list[str]] = {"packed": ["data.packing=true", "data.max_length=2048"], "tutorial": []}
+RANK, SEED, CONTEXT = 16, 42, 4096
+JOBS = {
+    "packed": ["data.packing=true", "data.max_length=2048"],
+    "tutorial": ["train.group_by_length=true"],
+}
 """Our overrides of each."""
+OFF = {
+    "varlen": ["model.attention=sdpa", "train.padding_free=false"],
+    "compile": ["train.compile=false"],
+    "fused": ["train.fused=false"],
+    "lean": ["train.lean=false"],
+}
+"""How each optimisation is switched off."""
 OURS = {
     "ours": [],
+    **{f"ours without {name}": off for name, off in OFF.items()},
+    "ours, all off": [override for off in OFF.values() for override in off],
     "ours, checkpointed": ["train.gradient_checkpointing=true"],
-    "ours, plain": ["model.attention=sdpa", "train.padding_free=false", "train.compile=false", "train.lean=false"],
-    "+ attention": ["train.compile=false", "train.lean=false"],
-    "+ compile": ["train.lean=false"],
 }
-"""Each with what it leaves out of all of ours."""
-PLAIN = {
-    "TRL, best flags": {"activation_checkpointing": False, "optim": "adamw_torch_fused"},
+BEST: dict[str, Any] = {"activation_checkpointing": False, "optim": "adamw_torch_fused"}
+PLAIN: dict[str, dict[str, Any]] = {
+    "TRL, best flags": BEST,
     "TRL, tutorial flags": {"activation_checkpointing": True, "optim": "paged_adamw_32bit"},
+    "TRL, best flags, compiled": {**BEST, "torch_compile": True},
+    "TRL, best flags, row by row": {**BEST, "per_device_train_batch_size": 1, "gradient_accumulation_steps": 4},
 }
-ARMS = (
-    "TRL, best flags",
-    "ours",
-    "+ attention",
-    "+ compile",
-    "TRL, tutorial flags",
-    "ours, plain",
-    "ours, checkpointed",
-)
+ARMS = [
+    "TRL, best flags", "ours", "ours without fused", "ours without lean", "ours without compile", "TRL, tutorial flags",
+    "ours, checkpointed", "TRL, best flags, row by row", "ours without varlen", "ours, all off",
+    "TRL, best flags, compiled",
+]  # fmt: skip
 """In the order of importance."""
+assert {*ARMS} == {*OURS, *PLAIN}
+LOGGED = 5
+"""Every so many steps a line is logged, by all arms."""
+
+
+class Enough(Exception):
+    """The steps of a job are measured."""
 
 
 class Watch:
-    """Takes the time of every step; profiles three of them if asked to."""
+    """Takes the time of every step, profiles two after them if asked to, and ends a job when it has seen enough."""
 
-    def __init__(self, warm: int, steps: int, profiled: bool) -> None:
-        self.warm, self.steps, self.profiled = warm, steps, profiled
+    PROFILED = 2
+
+    def __init__(self, options: argparse.Namespace, profiled: bool) -> None:
+        self.warm, self.most, self.seconds, self.profiled = options.warm, options.steps, options.seconds, profiled
         self.stamps = [time.perf_counter()]
-        self.profiler: Any = None
+        self.last, self.profiler = 0, None
+        assert self.warm % LOGGED == 0
+
+    @property
+    def planned(self) -> int:
+        """Steps that a trainer is given: more than are taken."""
+        return self.warm + self.most + LOGGED + self.PROFILED
 
     def __call__(self, step: int) -> None:
-        """Note that a step is done."""
-        import torch
-
-        gpu = torch.cuda.is_available()
-        if step == self.warm and gpu:
-            torch.cuda.synchronize()
+        """Note that a step is done; the step after the last logged one is not measured."""
+        if self.last:
+            self._after(step)
+            return
+        if step == self.warm:
+            synchronize()
         self.stamps.append(time.perf_counter())
-        if self.profiled and step == self.steps - 3:
-            kinds = torch.profiler.ProfilerActivity
-            self.profiler = torch.profiler.profile(activities=[kinds.CPU, *([kinds.CUDA] if gpu else [])])
-            self.profiler.start()
-        if self.profiler and step == self.steps:
-            if gpu:
-                torch.cuda.synchronize()
-            self.profiler.stop()
+        measured = step - self.warm
+        long = measured > 0 and self.stamps[-1] - self.stamps[self.warm] >= self.seconds
+        if step % LOGGED == 0 and measured > 0 and (long or measured >= self.most):
+            synchronize()
+            self.stamps[-1] = time.perf_counter()
+            self.last = step
 
-    def measured(self, tokens: list[int], norms: list[float]) -> dict[str, Any]:
-        """Return what an arm prints; tokens so far after every step."""
+    def _after(self, step: int) -> None:
         import torch
 
-        last = self.steps - 3 if self.profiled else self.steps
-        each = [after - before for before, after in itertools.pairwise(self.stamps)]
+        if not self.profiled:
+            raise Enough
+        if self.profiler is None:
+            kinds = torch.profiler.ProfilerActivity
+            activities = [kinds.CPU, *([kinds.CUDA] if torch.cuda.is_available() else [])]
+            synchronize()
+            self.profiler = torch.profiler.profile(activities=activities, record_shapes=True)
+            self.profiler.start()
+        elif step == self.last + 1 + self.PROFILED:
+            synchronize()
+            self.profiler.stop()
+            raise Enough
+
+    def measured(self, entries: list[tuple[int, int, float, float]]) -> dict[str, Any]:
+        """Return what an arm prints; step, tokens so far, gradient norm and loss of every line that was logged."""
+        import torch
+
+        assert self.last, "not one step was measured"
+        tokens = {step: count for step, count, _, _ in entries}
+        norms = [norm for _, _, norm, _ in entries]
         assert min(norms) > 0
-        peak = torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else 0.0
-        seconds = self.stamps[last] - self.stamps[self.warm]
+        each = [after - before for before, after in itertools.pairwise(self.stamps)]
+        seconds, count = self.stamps[self.last] - self.stamps[self.warm], tokens[self.last] - tokens[self.warm]
+        gpu = torch.cuda.is_available()
+        peaks = (torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()) if gpu else (0, 0)
         return {
-            "ms": round(statistics.median(each[self.warm : last]) * 1e3, 1),
-            "tokens_per_s": round((tokens[last - 1] - tokens[self.warm - 1]) / seconds),
-            "tokens_per_step": round((tokens[last - 1] - tokens[self.warm - 1]) / (last - self.warm)),
-            "peak_gib": round(peak, 1),
+            "tokens_per_s": round(count / seconds),
+            "ms": round(statistics.median(each[self.warm : self.last]) * 1e3, 1),
+            "tokens_per_step": round(count / (self.last - self.warm)),
+            "steps": self.last - self.warm,
+            "peak_gib": round(peaks[0] / 2**30, 1),
+            "reserved_gib": round(peaks[1] / 2**30, 1),
             "first_steps_s": [round(item, 1) for item in sorted(each[: self.warm], reverse=True)[:4]],
             "grad_norm": [round(min(norms), 4), round(max(norms), 4)],
+            "loss": round(entries[-1][3], 3),
         }
 
 
+def synchronize() -> None:
+    """Wait for the GPU, if there is one."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
 def overrides_of(shape: str, job: str, rows: Path, steps: int) -> list[str]:
+    """Return what all of our arms are given, and the other side reads its settings from."""
     options = JOBS[job]
     shapes = [f"model.shape.{name}={value}" for name, value in zip(FIELDS, SHAPES[shape], strict=True)]
     if shape == "tiny":
         options = [option.replace("2048", "256") for option in options]
     return [
-        "model=tiny", *shapes, "data=jsonl", f"data.files={rows}", "data.eval_fraction=0", "evaluation.times=0",
-        "evaluation.untuned=false", "tracking.wandb=disabled", "verbosity=quiet", "lora.dropout=0.1", "lora.r=16",
-        "optim=adamw_torch_fused", "optim.lr=2e-4", "train.gradient_checkpointing=false", "train.batch_size=4",
-        "train.max_grad_norm=0.3", f"train.max_steps={steps}", "scheduler=constant", "train.compile=true", *options,
+        "model=tiny", *shapes, f"model.shape.context={CONTEXT}", "data=jsonl", f"data.files={rows}", "data.eval_fraction=0",
+        "evaluation.times=0", "evaluation.untuned=false", "tracking.wandb=disabled", "verbosity=quiet",
+        f"lora.r={RANK}", "lora.alpha=32", "lora.dropout=0.1", "optim=adamw_torch_fused", "optim.lr=2e-4",
+        "scheduler=constant", "train.batch_size=4", "train.max_grad_norm=0.3", f"train.max_steps={steps}",
+        f"train.seed={SEED}", f"train.log_every={LOGGED}", "train.gradient_checkpointing=false", "train.compile=true",
+        "train.fused=true", *options,
     ]  # fmt: skip
 
 
@@ -127,200 +184,237 @@ def write_rows(path: Path, job: str, shape: str) -> None:
     lengths = torch.exp(scale + 0.75 * torch.randn(2000 if job == "packed" else 1000, generator=chance))
     with open(path, "w") as file:
         for length in lengths.clamp(32 if longest == 1024 else 8, longest).int().tolist():
-            ids = torch.randint(5, SHAPES[shape][-1] - 1, (length,), generator=chance).tolist()
+            ids = torch.randint(5, 400, (length,), generator=chance).tolist()
             file.write(json.dumps({"input_ids": ids, "labels": ids}) + "\n")
 
 
-def run_ours(name: str, shape: str, jobs: list[str], folder: Path, watches: Callable[[], Watch]) -> Iterator[Any]:
-    """Train through our own entry, with everything a run does per step; the base stays from job to job."""
-    from lorasweep import compose, metrics
-    from lorasweep.record import Launch
-    from lorasweep.resident import Resident
-    from lorasweep.run import train
+class Ours:
+    """Trains through our own entry, with everything a run does per step; the base stays from job to job."""
 
-    class Host(Resident):
-        def progress(self, step: int, total: int) -> None:
-            watch(step)
+    def __init__(self, name: str, shape: str, folder: Path) -> None:
+        from lorasweep import compose
+        from lorasweep.resident import Resident
 
-    host = Host()
-    compose.register()
-    for job in jobs:
-        watch = watches()
-        write_rows(rows := folder / f"{job}.jsonl", job, shape)
-        given = [*overrides_of(shape, job, rows, watch.steps), *OURS[name]]
-        result = train(
-            compose.checked_run(ROOT / "conf", compose.CommandLine.of(given)), Launch(folder / job, []), host
-        )
-        entries = [entry for entry in metrics.read(folder / job) if "train/loss" in entry]
-        found = [[entry[key] for entry in entries] for key in ("tokens/total", "train/grad_norm", "train/loss")]
-        engine = {key: value for key, value in result.summary.items() if key.startswith("engine/")}
-        yield job, watch, {**watch.measured(*found[:2]), "loss": round(found[2][-1], 3), **engine}
+        class Host(Resident):
+            watch: Watch
+
+            def progress(self, step: int, total: int) -> None:
+                self.watch(step)
+
+        self.given, self.shape, self.folder, self.host = OURS[name], shape, folder, Host()
+        compose.register()
+
+    def __call__(self, job: str, watch: Watch) -> dict[str, Any]:
+        """Do a job."""
+        from lorasweep import compose, metrics
+        from lorasweep.record import Launch
+        from lorasweep.run import train
+
+        write_rows(rows := self.folder / f"{job}.jsonl", job, self.shape)
+        given = [*overrides_of(self.shape, job, rows, watch.planned), *self.given]
+        run = compose.checked_run(ROOT / "conf", compose.CommandLine.of(given))
+        self.host.watch = watch
+        launch = Launch(self.folder / job, [])
+        try:
+            result = train(run, launch, self.host)
+            raise AssertionError(f"ended as {result.state}: {result.error}")
+        except Enough:
+            pass
+        names = ("step", "tokens/total", "train/grad_norm", "train/loss")
+        entries = [tuple(item[name] for name in names) for item in metrics.read(launch.folder) if names[-1] in item]
+        facts = json.loads((launch.folder / "summary.json").read_text())
+        engine = {name: value for name, value in facts.items() if name.startswith("engine/")}
+        return {**watch.measured(entries), **engine}
 
 
-def run_plain(name: str, shape: str, jobs: list[str], folder: Path, watches: Callable[[], Watch]) -> Iterator[Any]:
-    """Train with SFTTrainer as TRL documents it, on the same base, rows, adapter and schedule."""
-    import torch
-    from datasets import load_dataset
-    from peft import LoraConfig
-    from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, TrainerCallback
-    from trl import SFTConfig, SFTTrainer
+class Plain:
+    """Trains with SFTTrainer as TRL documents it, on the same base, rows, adapter and schedule."""
 
-    from lorasweep import compose
-    from lorasweep.model import location
-    from lorasweep.quant import keep_gradients_on_cpu
-    from lorasweep.resident import copy_modules
+    def __init__(self, name: str, shape: str, folder: Path) -> None:
+        from lorasweep import compose
 
-    compose.register()
-    gpu = torch.cuda.is_available()
-    dtype = torch.bfloat16 if gpu else torch.float32
-    nf4 = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
-    base: Any = None
-    for job in jobs:
-        watch = watches()
-        write_rows(rows := folder / f"{job}.jsonl", job, shape)
-        run = compose.checked_run(ROOT / "conf", compose.CommandLine.of(overrides_of(shape, job, rows, watch.steps)))
-        place = location(run.model)
-        if base is None:
-            base = AutoModelForCausalLM.from_pretrained(
-                place, dtype=dtype, device_map={"": 0 if gpu else "cpu"}, quantization_config=nf4
-            )
-            keep_gradients_on_cpu(base)
+        self.given, self.shape, self.folder = PLAIN[name], shape, folder
+        self.base: Any = None
+        compose.register()
+
+    def __call__(self, job: str, watch: Watch) -> dict[str, Any]:
+        """Do a job."""
+        import torch
+        from datasets import load_dataset
+        from peft import LoraConfig
+        from transformers import AutoTokenizer, TrainerCallback
+        from trl import SFTConfig, SFTTrainer
+
+        from lorasweep import compose
+        from lorasweep.model import location
+        from lorasweep.resident import copy_modules
+
+        write_rows(rows := self.folder / f"{job}.jsonl", job, self.shape)
+        given = overrides_of(self.shape, job, rows, watch.planned)
+        run = compose.checked_run(ROOT / "conf", compose.CommandLine.of(given))
+        place, gpu = location(run.model), torch.cuda.is_available()
+        self.base = self.base or self.load(place, gpu)
 
         class Clock(TrainerCallback):
-            def on_step_end(self, args: Any, state: Any, control: Any, watch: Watch = watch, **_: Any) -> None:
+            def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
                 watch(state.global_step)
 
+        settings = {
+            "output_dir": str(self.folder / f"plain-{job}"),
+            "per_device_train_batch_size": 4,
+            "max_steps": watch.planned,
+            "learning_rate": run.optim.lr,
+            "max_grad_norm": 0.3,
+            "lr_scheduler_type": "constant",
+            "bf16": gpu,
+            "use_cpu": not gpu,
+            "seed": SEED,
+            "logging_steps": LOGGED,
+            "save_strategy": "no",
+            "report_to": "none",
+            "disable_tqdm": True,
+            "packing": run.data.packing,
+            "max_length": run.data.max_length or 1024,
+            **({} if run.data.packing else {"train_sampling_strategy": "group_by_length"}),
+            **self.given,
+        }
         trainer = SFTTrainer(
-            model=copy_modules(base),
-            args=SFTConfig(
-                output_dir=str(folder / f"plain-{job}"),
-                per_device_train_batch_size=4,
-                max_steps=watch.steps,
-                learning_rate=run.optim.lr,
-                max_grad_norm=0.3,
-                lr_scheduler_type="constant",
-                bf16=gpu,
-                use_cpu=not gpu,
-                logging_steps=1,
-                save_strategy="no",
-                report_to="none",
-                disable_tqdm=True,
-                packing=run.data.packing,
-                max_length=run.data.max_length or 1024,
-                **({} if run.data.packing else {"train_sampling_strategy": "group_by_length"}),
-                **PLAIN[name],
-            ),
-            train_dataset=load_dataset("json", data_files=str(rows), split="train", cache_dir=str(folder / "cache")),
+            model=copy_modules(self.base),
+            args=SFTConfig(**settings),
+            train_dataset=load_dataset("json", data_files=str(rows), split="train", cache_dir=str(self.folder / "kept")),
             processing_class=AutoTokenizer.from_pretrained(place),
             peft_config=LoraConfig(
-                r=16, lora_alpha=32, lora_dropout=0.1, target_modules="all-linear", task_type="CAUSAL_LM"
+                r=RANK, lora_alpha=32, lora_dropout=0.1, target_modules="all-linear", task_type="CAUSAL_LM"
             ),
             callbacks=[Clock()],
         )
         if gpu:
             torch.cuda.reset_peak_memory_stats()
-        trainer.train()
-        log = [entry for entry in trainer.state.log_history if "loss" in entry]
-        tokens, norms = ([entry[key] for entry in log] for key in ("num_tokens", "grad_norm"))
-        yield job, watch, {**watch.measured(tokens, norms), "loss": round(log[-1]["loss"], 3)}
-        del trainer
-        gc.collect()
-        if gpu:
-            torch.cuda.empty_cache()
+        try:
+            trainer.train()
+            raise AssertionError("ended before enough was measured")
+        except Enough:
+            pass
+        names = ("step", "num_tokens", "grad_norm", "loss")
+        log = [tuple(item[name] for name in names) for item in trainer.state.log_history if "loss" in item]
+        return watch.measured(log)
 
+    @staticmethod
+    def load(place: str, gpu: bool) -> Any:
+        """Return the base in NF4."""
+        import torch
+        from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-CLASSES = {
-    "attention": ("flash", "fmha", "attention"),
-    "dequantise": ("dequant",),
-    "loss": ("_forward_kernel", "_backward_kernel"),
-    "matrix products": ("gemm", "nvjet", "cutlass", "xmma", "cublas", "splitk"),
-    "compiled": ("triton_",),
-    "optimizer, norms": ("adam", "multi_tensor"),
-    "copies": ("memcpy", "memset", "copy"),
-    "elementwise": ("elementwise", "vectorized", "reduce", "index", "cat", "scatter", "gather"),
-}
-"""Kernels by what their names contain; the first that fits."""
+        from lorasweep.quant import keep_gradients_on_cpu
 
-
-def show_profile(watch: Watch, measured: dict[str, Any]) -> None:
-    """Print the time on the device by class of kernel, the time it stood idle, and what the host was at."""
-    events = [event for event in watch.profiler.events() if "CUDA" in str(event.device_type)]
-    time_of: dict[str, float] = defaultdict(float)
-    kernels: dict[str, list[float]] = defaultdict(list)
-    for event in events:
-        name = event.name.lower()
-        kind = next((kind for kind, words in CLASSES.items() if any(word in name for word in words)), "other")
-        time_of[kind] += event.device_time_total / 3e3
-        kernels[event.name[:100]].append(event.device_time_total / 3e3)
-    busy = sum(time_of.values())
-    print(f"  {busy:.1f} of {measured['ms']} ms a step on the device, {len(events) // 3} kernels and copies")
-    for kind, spent in sorted(time_of.items(), key=lambda item: -item[1]):
-        print(f"    {kind:16} {spent:8.2f} ms {spent / max(busy, 1e-9):6.1%}")
-    for name, each in sorted(kernels.items(), key=lambda item: -sum(item[1]))[:25]:
-        print(f"      {sum(each):8.2f} ms {len(each) / 3:7.0f} x {name}")
-    print("  host, itself and within:")
-    print(watch.profiler.key_averages().table(sort_by="self_cpu_time_total", row_limit=30, max_name_column_width=60))
+        dtype = torch.bfloat16 if gpu else torch.float32
+        nf4 = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
+        base = AutoModelForCausalLM.from_pretrained(
+            place, dtype=dtype, device_map={"": 0 if gpu else "cpu"}, quantization_config=nf4
+        )
+        if not gpu:
+            keep_gradients_on_cpu(base)
+        return base
 
 
 def arm(options: argparse.Namespace) -> None:
-    """Do the jobs of one arm in this process; a line of JSON for each."""
-    steps = options.steps + options.warm + (3 if options.profile else 0)
+    """Do the jobs of one arm in this process; a line of JSON for each, also where one fails."""
+    import torch
+
     with tempfile.TemporaryDirectory() as folder:
-        function = run_ours if options.arm in OURS else run_plain
-        watches = lambda: Watch(options.warm, steps, options.profile)  # noqa: E731
-        for job, watch, found in function(options.arm, options.shape, options.jobs, Path(folder), watches):
-            print(json.dumps({"arm": options.arm, "job": job, **found}), flush=True)
-            if options.profile:
-                show_profile(watch, found)
-                sys.stdout.flush()
+        do: Callable[[str, Watch], dict[str, Any]]
+        do = (Ours if options.arm in OURS else Plain)(options.arm, options.shape, Path(folder))
+        for job in options.jobs:
+            watch = Watch(options, options.arm in options.profile)
+            result = {"arm": options.arm, "job": job}
+            try:
+                result |= do(job, watch)
+                if watch.profiler:
+                    found = kernel_classes.summary(watch.profiler, Watch.PROFILED, RANK, SHAPES[options.shape][-1])
+                    host = watch.profiler.key_averages().table(sort_by="self_cpu_time_total", row_limit=25)
+                    result |= {"profile": found, "host": host}
+            except Exception as error:
+                traceback.print_exc()
+                result |= {"error": f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]}
+            print(json.dumps(result), flush=True)
+            del watch
+            gc.collect()
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+                torch.cuda.reset_peak_memory_stats()
 
 
 def start_arm(name: str, options: argparse.Namespace, seconds: float, keep: Callable[[dict[str, Any]], None]) -> None:
     """Run one arm in a process of its own for at most so long, and take in each of its lines as it comes."""
     command = [sys.executable, "-u", __file__, "--arm", name, "--shape", options.shape, "--jobs", *options.jobs]
-    command += ["--steps", str(options.steps), "--warm", str(options.warm), *(["--profile"] if options.profile else [])]
+    command += ["--steps", str(options.steps), "--warm", str(options.warm), "--seconds", str(options.seconds)]
+    command += ["--profile", *options.profile] if options.profile else []
+    start, done = time.monotonic(), set()
     with tempfile.TemporaryFile("w+") as errors:
         process = subprocess.Popen(
-            ["timeout", str(round(seconds)), *command], stdout=subprocess.PIPE, stderr=errors, text=True
-        )
+            ["timeout", "--kill-after=5", str(round(seconds)), *command],
+            stdout=subprocess.PIPE, stderr=errors, text=True,
+        )  # fmt: skip
         assert process.stdout
         for line in process.stdout:
             if line.startswith('{"arm"'):
-                keep(json.loads(line))
-            else:
-                print(line, end="", flush=True)
+                result = json.loads(line)
+                done.add(result["job"])
+                keep(result)
         if process.wait():
             errors.seek(0)
-            print(f"{name}: exit {process.returncode}\n{errors.read()[-1500:]}", flush=True)
+            reason = f"took over {seconds:.0f} s" if process.returncode in (124, 137) else f"exit {process.returncode}"
+            print(f"{name}: {reason}\n{errors.read()[-1500:]}", file=sys.stderr, flush=True)
+            for job in [job for job in options.jobs if job not in done]:
+                keep({"arm": name, "job": job, "error": reason})
+    print(f"{name}: {time.monotonic() - start:.0f} s", flush=True)
+
+
+def prepare(shape: str) -> None:
+    """Write the weights, once, before anything is timed."""
+    names = dict(zip(FIELDS, SHAPES[shape], strict=True), context=CONTEXT)
+    code = "import sys, json; from lorasweep import random_model, schema;"
+    code += "print(random_model.folder(schema.Shape(**json.loads(sys.argv[1]))))"
+    start = time.monotonic()
+    subprocess.run([sys.executable, "-c", code, json.dumps(names)], check=True)
+    print(f"weights of {shape}: {time.monotonic() - start:.0f} s", flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", choices=SHAPES, default="llama2_7b")
     parser.add_argument("--jobs", nargs="+", choices=JOBS, default=list(JOBS))
-    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
-    parser.add_argument("--minutes", type=float, default=9.0)
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=ARMS)
+    parser.add_argument("--minutes", type=float, default=9.0, help="no arm starts or goes on after that")
+    parser.add_argument("--limit", type=float, default=150.0, help="seconds that one arm may take")
     parser.add_argument("--rounds", type=int, default=1)
-    parser.add_argument("--steps", type=int, default=25)
-    parser.add_argument("--warm", type=int, default=10)
-    parser.add_argument("--profile", action="store_true")
-    parser.add_argument("--arm", choices=ARMS)
+    parser.add_argument("--steps", type=int, default=40, help="measured at most")
+    parser.add_argument("--seconds", type=float, default=12.0, help="measured at most, to the next logged step")
+    parser.add_argument("--warm", type=int, default=10, help="steps before that")
+    parser.add_argument("--profile", nargs="+", choices=ARMS, default=[])
+    parser.add_argument("--name", default="gpu_speed", help="of the file in $OUT")
+    parser.add_argument("--arm", choices=ARMS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.arm:
         arm(options)
         return
     end, found = time.monotonic() + 60 * options.minutes, list[dict[str, Any]]()
-    out = Path(os.environ["OUT"]) / "gpu_speed.json" if "OUT" in os.environ else None
+    out = Path(os.environ["OUT"]) / f"{options.name}.json" if "OUT" in os.environ else None
+    prepare(options.shape)
 
     def keep(result: dict[str, Any]) -> None:
         found.append(result)
-        print(json.dumps(result), flush=True)
+        print(json.dumps({key: value for key, value in result.items() if key not in ("profile", "host")}), flush=True)
+        if "profile" in result:
+            print(kernel_classes.show(f"{result['arm']}, {result['job']}", result["profile"]), flush=True)
         if out:
             out.write_text(json.dumps(found, indent=1))
 
     for name in options.arms * options.rounds:
-        if (left := end - time.monotonic()) > 20:
-            start_arm(name, options, left, keep)
+        if (left := end - time.monotonic()) > 30:
+            start_arm(name, options, min(left, options.limit), keep)
+        else:
+            print(f"{name}: left out, no time", flush=True)
     report(options, found)
 
 
@@ -328,20 +422,20 @@ def report(options: argparse.Namespace, found: list[dict[str, Any]]) -> None:
     """Print the table: medians over the rounds, and ratios to plain TRL's best."""
     print(f"\n{options.shape}, {time.strftime('%Y-%m-%d')}")
     for job in options.jobs:
-        print(
-            f"{job:22} {'tokens/s':>9} {'ratio':>6} {'ms/step':>8} {'peak GiB':>9} {'tokens/step':>12}  first steps, s"
-        )
+        heading = f"{job:28} {'tokens/s':>9} {'ratio':>6} {'ms/step':>8} {'peak GiB':>9} {'tokens/step':>12}"
+        print(f"{heading}  first steps, s")
         results = [result for result in found if result["job"] == job]
-        best = [result["tokens_per_s"] for result in results if result["arm"] == "TRL, best flags"]
+        plain = [item["tokens_per_s"] for item in results if item["arm"] in PLAIN and "error" not in item]
         for name in dict.fromkeys(result["arm"] for result in results):
-            mine = [result for result in results if result["arm"] == name]
-            middle = {
-                key: statistics.median(result[key] for result in mine)
-                for key in ("tokens_per_s", "ms", "peak_gib", "tokens_per_step")
-            }
-            ratio = f"{middle['tokens_per_s'] / statistics.median(best):6.2f}" if best else " " * 6
+            mine = [result for result in results if result["arm"] == name and "error" not in result]
+            if not mine:
+                print(f"{name:28} {next(result['error'] for result in results if result['arm'] == name)}")
+                continue
+            keys = ("tokens_per_s", "ms", "peak_gib", "tokens_per_step")
+            middle = {key: statistics.median(result[key] for result in mine) for key in keys}
+            ratio = f"{middle['tokens_per_s'] / max(plain):6.2f}" if plain else " " * 6
             print(
-                f"{name:22} {middle['tokens_per_s']:9,.0f} {ratio} {middle['ms']:8.1f} {middle['peak_gib']:9.1f}"
+                f"{name:28} {middle['tokens_per_s']:9,.0f} {ratio} {middle['ms']:8.1f} {middle['peak_gib']:9.1f}"
                 f" {middle['tokens_per_step']:12,.0f}  {mine[-1]['first_steps_s']}"
             )
 

@@ -33,27 +33,29 @@ class Engine:
     """What was chosen for a run, and why its layers are not compiled if they are not."""
 
     layout: Layout
+    fused: bool
     compiled: bool
     why_not: str = ""
 
     def __str__(self) -> str:
         rows = "rows end to end" if self.layout.flat else "padded rows"
         layers = "layers compiled" if self.compiled else f"layers not compiled ({self.why_not})" if self.why_not else ""
-        return ", ".join(filter(None, (self.layout.attention, rows, layers)))
+        return ", ".join(filter(None, (self.layout.attention, rows, "LoRA fused" * self.fused, layers)))
 
     def facts(self) -> dict[str, Any]:
         """Return what a summary says of it."""
         layout = {"attention": self.layout.attention, "padding_free": self.layout.flat}
-        return {f"engine/{name}": value for name, value in (layout | {"compiled": self.compiled}).items()}
+        return {f"engine/{name}": value for name, value in (layout | {"fused": self.fused, "compiled": self.compiled}).items()}
 
 
 def choose_engine(run: Run, model: PreTrainedModel, device: Device, work: Work) -> Engine:
     """Return how a run computes; it follows from config, data, model and device alone, never from a measurement."""
     layout = choose_layout(run, model, device)
+    fused = device.is_gpu if run.train.fused == "auto" else run.train.fused
     if run.train.compile != "auto":
-        return Engine(layout, run.train.compile)
+        return Engine(layout, fused, run.train.compile)
     why_not = _why_not_compiled(run, model, layout, work)
-    return Engine(layout, device.is_gpu and not why_not, why_not if device.is_gpu else "")
+    return Engine(layout, fused, device.is_gpu and not why_not, why_not if device.is_gpu else "")
 
 
 def saved_seconds(model: PreTrainedModel, work: Work) -> float:

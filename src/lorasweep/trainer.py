@@ -17,6 +17,7 @@ from lorasweep.data import Split
 from lorasweep.device import Device
 from lorasweep.divergence import StopOnNonFinite
 from lorasweep.engine import Work, choose_engine
+from lorasweep.fused_lora import fuse_layers
 from lorasweep.lean_trainer import LeanTrainer
 from lorasweep.model import context_length
 from lorasweep.optim import optimizer_arguments
@@ -67,6 +68,8 @@ def build_trainer(
     trainer.lean, trainer.scales_loss = run.train.lean, scales_loss
     lora.put_back(trainer.model, values)
     trainer.remove_callback(PrinterCallback)
+    if engine.fused:
+        fuse_layers(trainer.model, device.precision)
     if engine.compiled:
         compile_layers(trainer.model)
     trainer.engine = engine
