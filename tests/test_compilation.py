@@ -12,6 +12,7 @@ from lorasweep import attention, compilation, lora
 from lorasweep.compilation import Dropout, compile_layers
 from lorasweep.device import Device
 from lorasweep.engine import Work, choose_engine
+from lorasweep.fused_lora import fuse_layers
 from lorasweep.model import build_model
 from lorasweep.quant import build_quantization, keep_gradients_on_cpu
 from lorasweep.resident import copy_modules
@@ -69,12 +70,14 @@ def codes() -> int:
     return int(counters["stats"]["unique_graphs"])
 
 
+@pytest.mark.parametrize("fused", [False, True])
 def test_one_code_serves_all_layers_rows_alphas_dropouts_and_runs_and_a_second_all_ranks(
-    base: Any, backend: Callable[[str], None]
+    fused: bool, base: Any, backend: Callable[[str], None]
 ) -> None:
     found = []
     for rank, alpha, dropout in ((4, 8, 0.1), (4, 16, 0.2), (8, 8, 0.3), (16, 4, 0.1), (5, 4, 0.1)):
         model = adapted(base, rank, alpha, dropout)
+        assert not fused or fuse_layers(model, torch.float32)
         compile_layers(model)
         for lengths in ((9, 21, 4), (7, 12), (40,)):
             step(model, lengths)
@@ -89,9 +92,11 @@ def test_one_code_serves_all_layers_rows_alphas_dropouts_and_runs_and_a_second_a
 @pytest.mark.parametrize(
     "name", ["eager", *(pytest.param(name, marks=pytest.mark.slow) for name in ("aot_eager", "inductor"))]
 )
-def test_numbers_are_those_of_plain_layers(name: str, base: Any, backend: Callable[[str], None]) -> None:
+@pytest.mark.parametrize("fused", [False, True])
+def test_numbers_are_those_of_plain_layers(fused: bool, name: str, base: Any, backend: Callable[[str], None]) -> None:
     backend(name)
     plain, compiled = (adapted(base, 4, 8, 0.0) for _ in range(2))
+    assert not fused or fuse_layers(compiled, torch.float32)
     compile_layers(compiled)
     for lengths in ((9, 21, 4), (7, 12), (40,)):
         wanted, found = step(plain, lengths), step(compiled, lengths)

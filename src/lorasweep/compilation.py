@@ -76,6 +76,8 @@ def _arguments(given: dict[str, Any], device: torch.device) -> dict[str, Any]:
         _dynamic(states, 1)
     if (borders := given.get("cu_seq_lens_q")) is not None:
         _dynamic(borders, 0)
+    if (mask := given.get("attention_mask")) is not None and mask.dim() == 4:  # sdpa's: (rows, 1, tokens, tokens)
+        _dynamic(_dynamic(mask, 2), 3)
     longest = given.get("max_length_q")
     return {**given, "max_length_q": _length(longest, device), "max_length_k": None} if longest else given
 

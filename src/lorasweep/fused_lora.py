@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,7 +26,7 @@ def fuse_layers(model: PeftModel, precision: torch.dtype) -> int:
     """
     layers = [module for module in model.modules() if isinstance(module, LoraLayer) and _fits(module, precision)]
     for layer in layers:
-        layer.__class__ = _fused(type(layer))
+        layer.__class__ = _fused(type(layer))  # type: ignore[arg-type]
     return len(layers)
 
 
@@ -59,7 +60,8 @@ def _forward(layer: Any, x: torch.Tensor) -> torch.Tensor:
     a = layer.lora_A[name].weight.to(dtype)
     b = (layer.lora_B[name].weight * layer.scaling[name]).to(dtype)
     constants, quantisation = _quantisation(base)
-    output = Adapted.apply(states, dropped, a, b, quantisation, base.weight.detach(), *constants)
+    apply: Any = Adapted.apply
+    output: torch.Tensor = apply(states, dropped, a, b, quantisation, base.weight.detach(), *constants)
     if base.bias is not None:
         output = output + base.bias.to(dtype)
     return output.to(x.dtype)
@@ -88,7 +90,7 @@ class Adapted(torch.autograd.Function):
         return output
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, gradient: torch.Tensor) -> Any:
         """Return the gradients of x, dropped, A and B."""
         dropped, inner, a, b, packed, *constants = ctx.saved_tensors
         of_x, of_dropped, of_a, of_b = torch.ops.lorasweep.adapted_backward(
@@ -98,7 +100,7 @@ class Adapted(torch.autograd.Function):
 
 
 WEIGHT = "Tensor packed, Tensor[] constants, int[] shape, int block, str kind"
-LIBRARY = torch.library.Library("lorasweep", "DEF")
+LIBRARY: Any = torch.library.Library("lorasweep", "DEF")  # type: ignore[no-untyped-call]
 LIBRARY.define(f"adapted(Tensor x, Tensor? dropped, Tensor a, Tensor b, {WEIGHT}) -> (Tensor, Tensor)")
 LIBRARY.define(
     f"adapted_backward(Tensor gradient, Tensor dropped, Tensor inner, Tensor a, Tensor b, {WEIGHT}, bool apart)"
@@ -121,7 +123,9 @@ def _weight(
     return weight
 
 
-def _adapted(x: Any, dropped: Any, a: Any, b: Any, packed: Any, constants: Any, shape: Any, block: int, kind: str) -> Any:
+def _adapted(
+    x: Any, dropped: Any, a: Any, b: Any, packed: Any, constants: Any, shape: Any, block: int, kind: str
+) -> Any:
     rows = x.flatten(0, -2)
     output = rows @ _weight(packed, constants, shape, block, kind, x.dtype).t()
     inner = (rows if dropped is None else dropped.flatten(0, -2)) @ a.t()
@@ -142,8 +146,10 @@ def _adapted_backward(
     return of_x.addmm_(of_inner, a).view(dropped.shape), of_x.new_empty(0), of_a, of_b
 
 
-def _adapted_shapes(x: Any, dropped: Any, a: Any, b: Any, packed: Any, constants: Any, shape: Any, block: int, kind: str) -> Any:
-    return x.new_empty(*x.shape[:-1], b.shape[0]), x.new_empty(x.shape[:-1].numel(), a.shape[0])
+def _adapted_shapes(
+    x: Any, dropped: Any, a: Any, b: Any, packed: Any, constants: Any, shape: Any, block: int, kind: str
+) -> Any:
+    return x.new_empty(*x.shape[:-1], b.shape[0]), x.new_empty(math.prod(x.shape[:-1]), a.shape[0])
 
 
 def _adapted_backward_shapes(

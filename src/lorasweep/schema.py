@@ -242,6 +242,10 @@ class Train:
     fused: Any = satisfying("auto", "auto, true or false", is_switch)
     """Run a frozen layer and its LoRA as one operation, which adds the update where it is multiplied: fewer passes over
     memory. auto: on a GPU. Layers that are adapted otherwise (DoRA, int8) stay as PEFT has them."""
+    graphs: bool = False
+    """Replay forward and backward of the decoder as CUDA graphs, one for each size of batch up to 4,096 tokens: for
+    long runs of small batches on a GPU, where launching kernels takes the time. Needs varlen attention and
+    `gradient_checkpointing=false`; every size costs about two steps and some memory."""
     lean: bool = True
     """Leave out what the host does in every step of TRL's trainer without changing its result, such as walking all
     parameters to count operations. False: TRL's loop to the letter."""

@@ -18,6 +18,7 @@ from lorasweep.device import Device
 from lorasweep.divergence import StopOnNonFinite
 from lorasweep.engine import Work, choose_engine
 from lorasweep.fused_lora import fuse_layers
+from lorasweep.graphs import capture_layers
 from lorasweep.lean_trainer import LeanTrainer
 from lorasweep.model import context_length
 from lorasweep.optim import optimizer_arguments
@@ -72,6 +73,8 @@ def build_trainer(
         fuse_layers(trainer.model, device.precision)
     if engine.compiled:
         compile_layers(trainer.model)
+    if engine.graphs:
+        capture_layers(trainer.model)
     trainer.engine = engine
     return trainer
 
