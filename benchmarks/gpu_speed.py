@@ -5,9 +5,9 @@ python benchmarks/gpu_speed.py --arms ours --profile ours            where the t
 python benchmarks/gpu_speed.py --shape tiny --seconds 2              every arm on a CPU, to see that it runs
 
 Two jobs, r 16 on all linear layers, dropout 0.1, the same rows, adapters and learning rate for all. packed: 4 rows of
-2,048 tokens a step, several in each (bfd). tutorial: 4 rows of 32 to 1,024 tokens a step, of similar length, about 1,500
-in all. Every arm is a process of its own that does one job after the other. One that fails or runs out of memory says so,
-and the rest go on. Real tokens are counted, no padding. With $OUT, results are kept there after every job.
+2,048 tokens a step, several in each (bfd). tutorial: 4 rows of 32 to 1,024 tokens a step, of similar length, about
+1,500 in all. Every arm is a process of its own that does one job after the other. One that fails or runs out of memory
+says so, and the rest go on. Real tokens are counted, no padding. With $OUT, results are kept there after every job.
 """
 
 from __future__ import annotations
@@ -27,9 +27,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import kernel_classes
-
 ROOT = Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "src")]
+
+from benchmarks import kernel_classes
+
 SHAPES = {  # hidden, intermediate, layers, heads, key-value heads, vocabulary
     "llama2_7b": (4096, 11008, 32, 32, 32, 32000),
     "llama3_8b": (4096, 14336, 32, 32, 8, 128256),
@@ -66,8 +68,8 @@ PLAIN: dict[str, dict[str, Any]] = {
     "TRL, best flags, row by row": {**BEST, "per_device_train_batch_size": 1, "gradient_accumulation_steps": 4},
 }
 ARMS = [
-    "TRL, best flags", "ours", "ours with graphs", "ours without fused", "ours without lean", "ours without compile", "TRL, tutorial flags",
-    "ours, checkpointed", "TRL, best flags, row by row", "ours without varlen", "ours, all off",
+    "TRL, best flags", "ours", "ours with graphs", "ours without fused", "ours without lean", "ours without compile",
+    "TRL, tutorial flags", "ours, checkpointed", "TRL, best flags, row by row", "ours without varlen", "ours, all off",
     "TRL, best flags, compiled",
 ]  # fmt: skip
 """In the order of importance."""
@@ -171,12 +173,12 @@ def overrides_of(shape: str, job: str, rows: Path, steps: int) -> list[str]:
     if shape == "tiny":
         options = [option.replace("2048", "256") for option in options]
     return [
-        "model=tiny", *shapes, f"model.shape.context={CONTEXT}", "data=jsonl", f"data.files={rows}", "data.eval_fraction=0",
-        "evaluation.times=0", "evaluation.untuned=false", "tracking.wandb=disabled", "verbosity=quiet",
-        f"lora.r={RANK}", "lora.alpha=32", "lora.dropout=0.1", "optim=adamw_torch_fused", "optim.lr=2e-4",
+        "model=tiny", *shapes, f"model.shape.context={CONTEXT}", "data=jsonl", f"data.files={rows}",
+        "data.eval_fraction=0", "evaluation.times=0", "evaluation.untuned=false", "tracking.wandb=disabled",
+        "verbosity=quiet", f"lora.r={RANK}", "lora.alpha=32", "lora.dropout=0.1", "optim=adamw_torch_fused", "optim.lr=2e-4",
         "scheduler=constant", "train.batch_size=4", "train.max_grad_norm=0.3", f"train.max_steps={steps}",
-        f"train.seed={SEED}", f"train.log_every={LOGGED}", "train.gradient_checkpointing=false", "train.compile=true",
-        "train.fused=true", *options,
+        f"train.seed={SEED}", f"train.log_every={LOGGED}", "train.gradient_checkpointing=false",
+        "train.compile=true", "train.fused=true", *options,
     ]  # fmt: skip
 
 

@@ -80,7 +80,7 @@ def _products(found: Any, steps: int, rank: int, vocabulary: int) -> dict[str, f
 def show(name: str, found: dict[str, Any]) -> str:
     """Return a summary as a table."""
     lines = [
-        f"{name}: {found['busy_ms']} of {found['span_ms']} ms a step on the device, {found['kernels']} kernels and copies",
+        f"{name}: {found['busy_ms']} of {found['span_ms']} ms a step on the device, {found['kernels']} kernels, copies",
         *(f"  {kind:18} {spent:9.2f} ms" for kind, spent in found["classes"].items()),
         "  matrix products: " + ", ".join(f"{kind} {spent} ms" for kind, spent in found["products"].items()),
         *(f"    {spent:8.2f} ms {count:6} x {kernel}" for kernel, spent, count in found["longest"]),

@@ -1,0 +1,90 @@
+"""A frozen layer and its LoRA as one operation: the numbers of PEFT's own layers, in training alone."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lorasweep import lora
+from lorasweep.fused_lora import fuse_layers
+from lorasweep.model import build_model
+from lorasweep.quant import build_quantization, keep_gradients_on_cpu
+from tests.conftest import tiny
+from tests.test_numerics import CPU, train_losses
+
+BASES = ("quant=nf4", "quant=nf4_double", "quant=fp4", "quant=none")
+
+
+def adapted(*overrides: str) -> Any:
+    run = tiny("model.shape.kv_heads=2", *overrides)
+    base = build_model(run.model, build_quantization(run.quant, CPU), CPU)
+    keep_gradients_on_cpu(base)
+    model = lora.add_adapter(base, lora.build_adapter(run.lora), 0)
+    for name, value in lora.trainable(model).items():
+        torch.nn.init.normal_(value, std=0.05, generator=torch.Generator().manual_seed(len(name)))
+    return model.train()
+
+
+def step(model: Any) -> tuple[float, dict[str, torch.Tensor]]:
+    """Loss and gradients of two rows, the masks of dropout drawn from one seed."""
+    ids = torch.arange(60).reshape(2, 30)
+    torch.manual_seed(1)
+    loss = model(input_ids=ids, labels=ids, use_cache=False).loss
+    loss.backward()
+    return loss.item(), {name: value.grad for name, value in lora.trainable(model).items()}
+
+
+@pytest.mark.parametrize("base", BASES)
+@pytest.mark.parametrize("adapter", [
+    ("lora.dropout=0.2",), ("lora.bias=all",), ("lora=rslora",), ("lora.target_modules=[q_proj,down_proj]",),
+])  # fmt: skip
+def test_numbers_are_those_of_peft(base: str, adapter: tuple[str, ...]) -> None:
+    plain, fused = (adapted(base, *adapter) for _ in range(2))
+    assert fuse_layers(fused, torch.float32) == (4 if "target" in adapter[0] else 14)
+    wanted, found = step(plain), step(fused)
+    assert found[0] == pytest.approx(wanted[0], rel=1e-6)
+    assert wanted[1].keys() == found[1].keys()
+    for name, gradient in wanted[1].items():
+        torch.testing.assert_close(found[1][name], gradient, rtol=1e-4, atol=1e-6)
+
+
+def test_scores_and_the_untuned_model_come_from_peft_to_the_bit() -> None:
+    plain, fused = (adapted("lora.dropout=0.2") for _ in range(2))
+    assert fuse_layers(fused, torch.float32)
+    ids = torch.arange(30)[None]
+
+    def logits(model: Any) -> torch.Tensor:
+        return model(input_ids=ids).logits
+
+    with plain.disable_adapter(), fused.disable_adapter():
+        assert torch.equal(logits(plain), logits(fused))
+    assert torch.equal(logits(plain.eval()), logits(fused.eval()))
+
+
+@pytest.mark.parametrize("overrides", [("lora=dora",), ("quant=int8",)])
+def test_what_is_adapted_otherwise_stays_with_peft(overrides: tuple[str, ...]) -> None:
+    assert fuse_layers(adapted(*overrides), torch.float32) == 0
+    assert fuse_layers(adapted(), torch.bfloat16) == 0, "the base computes in float32"
+
+
+def test_torch_finds_nothing_wrong_with_the_operators() -> None:
+    layer = adapted().base_model.model.model.layers[0].mlp.down_proj
+    state = layer.base_layer.weight.quant_state
+    weight = (layer.base_layer.weight.detach(), [state.absmax], list(state.shape), state.blocksize, state.quant_type)
+    a, b = (torch.randn(shape) for shape in ((5, layer.in_features), (layer.out_features, 5)))
+    x, up, inner = torch.randn(2, 3, layer.in_features), torch.randn(2, 3, layer.out_features), torch.randn(6, 5)
+    checks = ("test_schema", "test_faketensor")
+    for dropped in (None, torch.randn_like(x)):
+        torch.library.opcheck(torch.ops.lorasweep.adapted, (x, dropped, a, b, *weight), test_utils=checks)
+        given = (up, x, inner, a, b, *weight, dropped is not None)
+        torch.library.opcheck(torch.ops.lorasweep.adapted_backward, given, test_utils=checks)
+
+
+def test_a_fused_run_loses_what_a_plain_one_does(launched: Callable[..., Path]) -> None:
+    common = ("train.max_steps=4", "lora.dropout=0.1", "evaluation.generate=2")
+    plain, fused = (launched(tiny(*common, f"train.fused={on}"), str(on)) for on in ("false", "true"))
+    assert train_losses(fused) == pytest.approx(train_losses(plain), rel=1e-5)
+    assert "LoRA fused" in (fused / "train.log").read_text()
+    assert "LoRA fused" not in (plain / "train.log").read_text()
