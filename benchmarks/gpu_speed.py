@@ -175,10 +175,10 @@ def overrides_of(shape: str, job: str, rows: Path, steps: int) -> list[str]:
     return [
         "model=tiny", *shapes, f"model.shape.context={CONTEXT}", "data=jsonl", f"data.files={rows}",
         "data.eval_fraction=0", "evaluation.times=0", "evaluation.untuned=false", "tracking.wandb=disabled",
-        "verbosity=quiet", f"lora.r={RANK}", "lora.alpha=32", "lora.dropout=0.1", "optim=adamw_torch_fused", "optim.lr=2e-4",
-        "scheduler=constant", "train.batch_size=4", "train.max_grad_norm=0.3", f"train.max_steps={steps}",
-        f"train.seed={SEED}", f"train.log_every={LOGGED}", "train.gradient_checkpointing=false",
-        "train.compile=true", "train.fused=true", *options,
+        "verbosity=quiet", f"lora.r={RANK}", "lora.alpha=32", "lora.dropout=0.1", "optim=adamw_torch_fused",
+        "optim.lr=2e-4", "scheduler=constant", "train.batch_size=4", "train.max_grad_norm=0.3",
+        f"train.max_steps={steps}", f"train.seed={SEED}", f"train.log_every={LOGGED}",
+        "train.gradient_checkpointing=false", "train.compile=true", "train.fused=true", *options,
     ]  # fmt: skip
 
 
