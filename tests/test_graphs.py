@@ -22,18 +22,17 @@ def batch(*lengths: int) -> Batch:
 
 
 def test_batches_of_like_size_share_one_graph() -> None:
-    assert batch(30, 50).size == batch(1, 2, 100, 3).size == (128, 8, 256)
-    assert batch(128).size == (128, 8, 256)
-    assert batch(129).size == (256, 8, 256)
-    assert batch(300).size == (384, 8, 512)
-    assert batch(*[10] * 8).size == (128, 16, 256)
+    assert batch(30, 50).size == batch(1, 2, 100, 3).size == batch(256).size == (256, 8, 1024)
+    assert batch(257).size == (512, 8, 1024)
+    assert batch(1025).size == (1280, 8, 2048)
+    assert batch(*[10] * 8).size == (256, 16, 1024)
 
 
 def test_what_is_left_of_another_batch_is_a_row_of_its_own() -> None:
     place = Place(batch(60, 60))
     batch(60, 60).fill(place)
     batch(30, 50).fill(place)
-    assert place.borders.tolist() == [0, 30, 80, 128, 128, 128, 128, 128]
+    assert place.borders.tolist() == [0, 30, 80, 256, 256, 256, 256, 256]
     assert place.positions[0, 30:80].tolist() == list(range(50))
 
 

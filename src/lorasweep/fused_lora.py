@@ -117,9 +117,9 @@ def _weight(
     absmax = constants[0]
     if len(constants) > 1:
         _, scales, code, offset = constants
-        absmax = torch.ops.bitsandbytes.dequantize_blockwise(absmax, scales, code, NESTED_BLOCK, torch.float32) + offset
-    weight = torch.ops.bitsandbytes.dequantize_4bit(packed, absmax, block, kind, shape, dtype)
-    assert isinstance(weight, torch.Tensor)
+        bnb = torch.ops.bitsandbytes
+        absmax = bnb.dequantize_blockwise.default(absmax, scales, code, NESTED_BLOCK, torch.float32) + offset
+    weight: torch.Tensor = torch.ops.bitsandbytes.dequantize_4bit.default(packed, absmax, block, kind, shape, dtype)
     return weight
 
 

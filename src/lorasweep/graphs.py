@@ -12,7 +12,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPast
 
 MOST_TOKENS = 4096
 """In one pass; with more, the GPU has enough to do while the host launches."""
-TOKENS, ROWS, LENGTH = 128, 8, 256
+TOKENS, ROWS, LENGTH = 256, 8, 1024
 """Batches are made alike: padded by a row to a multiple of so many tokens, borders to one of so many rows, and their
 longest row counts as the next power of two from so many tokens on."""
 
