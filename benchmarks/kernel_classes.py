@@ -8,14 +8,14 @@ from contextlib import suppress
 from typing import Any
 
 CLASSES = {
+    "compiled": ("triton_",),
     "attention": ("flash", "fmha", "attention", "cudnn_generated"),
     "dequantise": ("dequant", "kgemm_4bit"),
     "matrix products": ("gemm", "nvjet", "cutlass", "xmma", "cublas", "splitk"),
     "copies": ("memcpy", "memset", "copy"),
     "optimizer, norms": ("adam", "multi_tensor", "lpnorm"),
     "loss": ("_forward_kernel", "_backward_kernel"),
-    "compiled": ("triton_",),
-    "elementwise": ("elementwise", "vectorized", "reduce", "index", "cat", "scatter", "gather", "fill"),
+    "elementwise": ("elementwise", "vectorized", "reduce", "index", "cat", "scatter", "gather", "fill", "dropout"),
 }
 """Kernels by what their names contain; the first that fits."""
 

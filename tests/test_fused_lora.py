@@ -1,5 +1,6 @@
 """A frozen layer and its LoRA as one operation: the numbers of PEFT's own layers, in training alone."""
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,17 +12,24 @@ from lorasweep import lora
 from lorasweep.fused_lora import fuse_layers
 from lorasweep.model import build_model
 from lorasweep.quant import build_quantization, keep_gradients_on_cpu
+from lorasweep.resident import copy_modules
+from lorasweep.schema import Lora
 from tests.conftest import tiny
 from tests.test_numerics import CPU, train_losses
 
-BASES = ("quant=nf4", "quant=nf4_double", "quant=fp4", "quant=none")
+BASES = ("nf4", "nf4_double", "fp4", "none", "int8")
 
 
-def adapted(*overrides: str) -> Any:
-    run = tiny("model.shape.kv_heads=2", *overrides)
+@functools.cache
+def base_of(quant: str) -> Any:
+    run = tiny("model.shape.kv_heads=2", f"quant={quant}")
     base = build_model(run.model, build_quantization(run.quant, CPU), CPU)
     keep_gradients_on_cpu(base)
-    model = lora.add_adapter(base, lora.build_adapter(run.lora), 0)
+    return base
+
+
+def adapted(quant: str = "nf4", **settings: Any) -> Any:
+    model = lora.add_adapter(copy_modules(base_of(quant)), lora.build_adapter(Lora(**settings)), 0)
     for name, value in lora.trainable(model).items():
         torch.nn.init.normal_(value, std=0.05, generator=torch.Generator().manual_seed(len(name)))
     return model.train()
@@ -36,13 +44,13 @@ def step(model: Any) -> tuple[float, dict[str, torch.Tensor]]:
     return loss.item(), {name: value.grad for name, value in lora.trainable(model).items()}
 
 
-@pytest.mark.parametrize("base", BASES)
-@pytest.mark.parametrize("adapter", [
-    ("lora.dropout=0.2",), ("lora.bias=all",), ("lora=rslora",), ("lora.target_modules=[q_proj,down_proj]",),
-])  # fmt: skip
-def test_numbers_are_those_of_peft(base: str, adapter: tuple[str, ...]) -> None:
-    plain, fused = (adapted(base, *adapter) for _ in range(2))
-    assert fuse_layers(fused, torch.float32) == (4 if "target" in adapter[0] else 14)
+@pytest.mark.parametrize("quant", BASES[:4])
+@pytest.mark.parametrize("settings", [
+    {"dropout": 0.2}, {"bias": "all"}, {"use_rslora": True}, {"target_modules": ["q_proj", "down_proj"]},
+], ids=str)  # fmt: skip
+def test_numbers_are_those_of_peft(quant: str, settings: dict[str, Any]) -> None:
+    plain, fused = (adapted(quant, **settings) for _ in range(2))
+    assert fuse_layers(fused, torch.float32) == (4 if "target_modules" in settings else 14)
     wanted, found = step(plain), step(fused)
     assert found[0] == pytest.approx(wanted[0], rel=1e-6)
     assert wanted[1].keys() == found[1].keys()
@@ -51,7 +59,7 @@ def test_numbers_are_those_of_peft(base: str, adapter: tuple[str, ...]) -> None:
 
 
 def test_scores_and_the_untuned_model_come_from_peft_to_the_bit() -> None:
-    plain, fused = (adapted("lora.dropout=0.2") for _ in range(2))
+    plain, fused = (adapted(dropout=0.2) for _ in range(2))
     assert fuse_layers(fused, torch.float32)
     ids = torch.arange(30)[None]
 
@@ -63,9 +71,9 @@ def test_scores_and_the_untuned_model_come_from_peft_to_the_bit() -> None:
     assert torch.equal(logits(plain.eval()), logits(fused.eval()))
 
 
-@pytest.mark.parametrize("overrides", [("lora=dora",), ("quant=int8",)])
-def test_what_is_adapted_otherwise_stays_with_peft(overrides: tuple[str, ...]) -> None:
-    assert fuse_layers(adapted(*overrides), torch.float32) == 0
+def test_what_is_adapted_otherwise_stays_with_peft() -> None:
+    assert fuse_layers(adapted(use_dora=True), torch.float32) == 0
+    assert fuse_layers(adapted("int8"), torch.float32) == 0
     assert fuse_layers(adapted(), torch.bfloat16) == 0, "the base computes in float32"
 
 

@@ -32,8 +32,8 @@ def capture_layers(model: PeftModel) -> None:
 def _captured(decoder_class: Any) -> Any:
     class Captured(decoder_class):
         def forward(self, input_ids: Any = None, *args: Any, **kwargs: Any) -> Any:
-            borders = kwargs.get("cu_seq_lens_q")
-            if not self.training or borders is None or input_ids is None or input_ids.shape[1] > MOST_TOKENS:
+            borders, learns = kwargs.get("cu_seq_lens_q"), self.training and torch.is_grad_enabled()
+            if not learns or borders is None or input_ids is None or input_ids.shape[1] > MOST_TOKENS:
                 return super().forward(input_ids, *args, **kwargs)
             batch = Batch(input_ids, kwargs["position_ids"], borders, int(kwargs["max_length_q"]))
             hidden = self.graphs(functools.partial(super().forward, use_cache=False), batch)
