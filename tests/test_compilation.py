@@ -130,11 +130,30 @@ def test_a_compiled_run_loses_what_a_plain_one_does(
 
 
 def test_dropout_keeps_the_share_and_the_mean_and_nothing_changes_in_scoring() -> None:
-    dropout, ones = Dropout(0.3, torch.device("cpu")), torch.ones(200_000)
-    kept = dropout(ones)
-    assert kept.unique().tolist() == [0, pytest.approx(1 / 0.7)]
-    assert kept.mean().item() == pytest.approx(1, abs=0.01)
-    assert torch.equal(dropout.eval()(ones), ones)
+    for width in (100, 101):
+        dropout, ones = Dropout(0.3, torch.device("cpu")), torch.ones(2000, width)
+        kept = dropout(ones)
+        assert kept.unique().tolist() == [0, pytest.approx(1 / 0.7)]
+        assert kept.mean().item() == pytest.approx(1, abs=0.01)
+        assert torch.equal(dropout.eval()(ones), ones)
+
+
+def test_dropout_of_one_value_tells_nothing_of_another() -> None:
+    kept = Dropout(0.5, torch.device("cpu"))(torch.ones(50_000, 8)) > 0
+    assert (torch.corrcoef(kept.T.float()) - torch.eye(8)).abs().max() < 0.02
+    assert not torch.equal(kept, Dropout(0.5, torch.device("cpu"))(torch.ones(50_000, 8)) > 0)
+
+
+@pytest.mark.parametrize("name", ["aot_eager_decomp_partition", pytest.param("inductor", marks=pytest.mark.slow)])
+def test_compiled_dropouts_of_one_tensor_differ_and_gradients_pass_where_values_do(name: str) -> None:
+    torch.compiler.reset()
+    dropouts = [Dropout(0.5, torch.device("cpu")) for _ in range(2)]
+    states = torch.ones(64, 32, requires_grad=True)
+    one, other = torch.compile(lambda x: [dropout(x * 2) for dropout in dropouts], backend=name)(states)
+    assert not torch.equal(one, other)
+    (one * 3).sum().backward()
+    assert states.grad is not None
+    assert torch.equal(states.grad, 3 * one.detach())
 
 
 def test_auto_compiles_where_it_saves_more_than_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:

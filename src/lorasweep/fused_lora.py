@@ -100,7 +100,7 @@ class Adapted(torch.autograd.Function):
 
 
 WEIGHT = "Tensor packed, Tensor[] constants, int[] shape, int block, str kind"
-LIBRARY: Any = torch.library.Library("lorasweep", "DEF")  # type: ignore[no-untyped-call]
+LIBRARY: Any = torch.library.Library("lorasweep", "FRAGMENT")  # type: ignore[no-untyped-call]
 LIBRARY.define(f"adapted(Tensor x, Tensor? dropped, Tensor a, Tensor b, {WEIGHT}) -> (Tensor, Tensor)")
 LIBRARY.define(
     f"adapted_backward(Tensor gradient, Tensor dropped, Tensor inner, Tensor a, Tensor b, {WEIGHT}, bool apart)"
