@@ -58,6 +58,8 @@ OURS = {
     **{f"ours without {name}": off for name, off in OFF.items()},
     "ours, all off": [override for off in OFF.values() for override in off],
     "ours with graphs": ["train.graphs=true"],
+    "ours dequantised": ["train.dequantised=true"],
+    "ours with graphs, dequantised": ["train.graphs=true", "train.dequantised=true"],
     "ours, checkpointed": ["train.gradient_checkpointing=true"],
 }
 BEST: dict[str, Any] = {"activation_checkpointing": False, "optim": "adamw_torch_fused"}
@@ -68,14 +70,16 @@ PLAIN: dict[str, dict[str, Any]] = {
     "TRL, best flags, row by row": {**BEST, "per_device_train_batch_size": 1, "gradient_accumulation_steps": 4},
 }
 ARMS = [
-    "TRL, best flags", "ours", "ours with graphs", "ours without fused", "ours without lean", "ours without compile",
+    "TRL, best flags", "ours", "ours with graphs", "ours dequantised", "ours without fused", "ours without lean",
+    "ours without compile", "ours with graphs, dequantised",
     "TRL, tutorial flags", "ours, checkpointed", "TRL, best flags, row by row", "ours without varlen", "ours, all off",
     "TRL, best flags, compiled",
 ]  # fmt: skip
 """In the order of importance."""
-ONE_JOB = {"ours with graphs": "tutorial", "TRL, best flags, row by row": "packed"}
+REPLAYED = ("ours with graphs", "ours with graphs, dequantised")
+ONE_JOB = {**dict.fromkeys(REPLAYED, "tutorial"), "TRL, best flags, row by row": "packed"}
 """Arms that make no difference in the other job."""
-WARM = {"ours with graphs": 60}
+WARM = dict.fromkeys(REPLAYED, 60)
 """Steps that are not measured, where more are needed: most sizes of batches are to have been seen twice."""
 assert {*ARMS} == {*OURS, *PLAIN}
 LOGGED = 5

@@ -70,14 +70,14 @@ def codes() -> int:
     return int(counters["stats"]["unique_graphs"])
 
 
-@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("fused", [None, "made", "dequantised"])
 def test_one_code_serves_all_layers_rows_alphas_dropouts_and_runs_and_a_second_all_ranks(
-    fused: bool, base: Any, backend: Callable[[str], None]
+    fused: str | None, base: Any, backend: Callable[[str], None]
 ) -> None:
     found = []
     for rank, alpha, dropout in ((4, 8, 0.1), (4, 16, 0.2), (8, 8, 0.3), (16, 4, 0.1), (5, 4, 0.1)):
         model = adapted(base, rank, alpha, dropout)
-        assert not fused or fuse_layers(model, torch.float32)
+        assert not fused or fuse_layers(model, torch.float32, fused == "dequantised")
         compile_layers(model)
         for lengths in ((9, 21, 4), (7, 12), (40,)):
             step(model, lengths)

@@ -58,6 +58,17 @@ def test_numbers_are_those_of_peft(quant: str, settings: dict[str, Any]) -> None
         torch.testing.assert_close(found[1][name], gradient, rtol=1e-4, atol=1e-6)
 
 
+def test_weights_held_dequantised_give_the_same_bits() -> None:
+    for quant in ("nf4_double", "fp4", "none"):
+        made, held = (adapted(quant, dropout=0.2) for _ in range(2))
+        assert fuse_layers(made, torch.float32) == fuse_layers(held, torch.float32, dequantised=True)
+        wanted, found = step(made), step(held)
+        assert found[0] == wanted[0]
+        assert all(torch.equal(found[1][name], gradient) for name, gradient in wanted[1].items())
+        assert lora.values(held).keys() == lora.values(made).keys()
+        assert held.state_dict().keys() == made.state_dict().keys()
+
+
 def test_scores_and_the_untuned_model_come_from_peft_to_the_bit() -> None:
     plain, fused = (adapted(dropout=0.2) for _ in range(2))
     assert fuse_layers(fused, torch.float32)

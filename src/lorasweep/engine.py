@@ -57,7 +57,7 @@ class Engine:
 def choose_engine(run: Run, model: PreTrainedModel, device: Device, work: Work) -> Engine:
     """Return how a run computes; it follows from config, data, model and device alone, never from a measurement."""
     layout, train = choose_layout(run, model, device), run.train
-    fused = device.is_gpu if train.fused == "auto" else train.fused
+    fused = device.is_gpu or train.dequantised if train.fused == "auto" else train.fused
     if train.graphs and layout != Layout(VARLEN, True):
         raise UserError(Problem("train.graphs", True, "false: it needs rows end to end in varlen attention"))
     if train.compile != "auto":

@@ -17,16 +17,20 @@ NESTED_BLOCK = 256
 BASES = (torch.nn.Linear, bitsandbytes.nn.Linear4bit)
 
 
-def fuse_layers(model: PeftModel, precision: torch.dtype) -> int:
+def fuse_layers(model: PeftModel, precision: torch.dtype, dequantised: bool = False) -> int:
     """Have the LoRA layers of a model that compute in `precision` run fused in training; return how many do.
 
     PEFT adds the update to the layer's output in passes of their own over tensors of (tokens, features); here it is
     accumulated by the matrix product that makes it. Scores and answers come from the plain layers. What is adapted in
-    another way (DoRA, int8, embeddings) stays as it is.
+    another way (DoRA, int8, embeddings) stays as it is. `dequantised`: 4-bit weights are held in `precision` beside
+    themselves, and not made in every forward and every backward.
     """
     layers = [module for module in model.modules() if isinstance(module, LoraLayer) and _fits(module, precision)]
     for layer in layers:
         layer.__class__ = _fused(type(layer))  # type: ignore[arg-type]
+        weight, constants, quantisation = _quantised(layer.get_base_layer())
+        if dequantised and constants:
+            layer.held = _weight(weight, constants, *quantisation, precision)
     return len(layers)
 
 
@@ -59,21 +63,25 @@ def _forward(layer: Any, x: torch.Tensor) -> torch.Tensor:
     dropped = None if isinstance(dropout, torch.nn.Identity) else dropout(states)
     a = layer.lora_A[name].weight.to(dtype)
     b = (layer.lora_B[name].weight * layer.scaling[name]).to(dtype)
-    constants, quantisation = _quantisation(base)
+    held = getattr(layer, "held", None)
+    weight, constants, quantisation = _quantised(base) if held is None else (held, [], UNQUANTISED)
     apply: Any = Adapted.apply
-    output: torch.Tensor = apply(states, dropped, a, b, quantisation, base.weight.detach(), *constants)
+    output: torch.Tensor = apply(states, dropped, a, b, quantisation, weight, *constants)
     if base.bias is not None:
         output = output + base.bias.to(dtype)
     return output.to(x.dtype)
 
 
-def _quantisation(base: Any) -> tuple[list[torch.Tensor], tuple[list[int], int, str]]:
-    """Return constants, and shape, block and type, of a 4-bit weight; no constants: it is not quantised."""
-    state = getattr(base.weight, "quant_state", None)
+UNQUANTISED: tuple[list[int], int, str] = ([], 0, "")
+
+
+def _quantised(base: Any) -> tuple[torch.Tensor, list[torch.Tensor], tuple[list[int], int, str]]:
+    """Return a weight, its constants, and shape, block and type of the quantisation; no constants: it has none."""
+    weight, state = base.weight.detach(), getattr(base.weight, "quant_state", None)
     if state is None:
-        return [], (list(base.weight.shape), 0, "")
+        return weight, [], UNQUANTISED
     nested = [state.state2.absmax, state.state2.code, state.offset] if state.nested else []
-    return [state.absmax, *nested], (list(state.shape), state.blocksize, state.quant_type)
+    return weight, [state.absmax, *nested], (list(state.shape), state.blocksize, state.quant_type)
 
 
 class Adapted(torch.autograd.Function):

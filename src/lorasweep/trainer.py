@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,8 @@ def build_trainer(
     lora.put_back(trainer.model, values)
     trainer.remove_callback(PrinterCallback)
     if engine.fused:
-        fuse_layers(trainer.model, device.precision)
+        fused = fuse_layers(trainer.model, device.precision, run.train.dequantised)
+        engine = replace(engine, fused=fused > 0)
     if engine.compiled:
         compile_layers(trainer.model)
     if engine.graphs:
