@@ -130,18 +130,11 @@ def test_a_compiled_run_loses_what_a_plain_one_does(
 
 
 def test_dropout_keeps_the_share_and_the_mean_and_nothing_changes_in_scoring() -> None:
-    for width in (100, 101):
-        dropout, ones = Dropout(0.3, torch.device("cpu")), torch.ones(2000, width)
-        kept = dropout(ones)
-        assert kept.unique().tolist() == [0, pytest.approx(1 / 0.7)]
-        assert kept.mean().item() == pytest.approx(1, abs=0.01)
-        assert torch.equal(dropout.eval()(ones), ones)
-
-
-def test_dropout_of_one_value_tells_nothing_of_another() -> None:
-    kept = Dropout(0.5, torch.device("cpu"))(torch.ones(50_000, 8)) > 0
-    assert (torch.corrcoef(kept.T.float()) - torch.eye(8)).abs().max() < 0.02
-    assert not torch.equal(kept, Dropout(0.5, torch.device("cpu"))(torch.ones(50_000, 8)) > 0)
+    dropout, ones = Dropout(0.3, torch.device("cpu")), torch.ones(200_000)
+    kept = dropout(ones)
+    assert kept.unique().tolist() == [0, pytest.approx(1 / 0.7)]
+    assert kept.mean().item() == pytest.approx(1, abs=0.01)
+    assert torch.equal(dropout.eval()(ones), ones)
 
 
 @pytest.mark.parametrize("name", ["aot_eager_decomp_partition", pytest.param("inductor", marks=pytest.mark.slow)])
@@ -176,3 +169,18 @@ def test_auto_compiles_where_it_saves_more_than_it_takes(monkeypatch: pytest.Mon
     model.config.num_hidden_layers, model.config.hidden_size = 32, 4096  # a Llama-2-7B
     assert [compiled(passes)[0] for passes in (500, 600)] == [False, True]
     assert [compiled(passes, tokens=8192)[0] for passes in (150, 200)] == [False, True]
+
+
+def test_auto_fuses_where_nothing_is_compiled_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention, "why_not_varlen", lambda model, device: None)
+    model = build_model(tiny().model, None, CPU)
+
+    def fused(*overrides: str, device: Device = GPU) -> bool:
+        return choose_engine(tiny(*overrides), model, device, Work(1, 1500)).fused
+
+    assert fused()
+    assert not fused("train.compile=true")
+    assert not fused("train.fused=false")
+    assert not fused(device=CPU)
+    assert fused("train.fused=true", device=CPU)
+    assert fused("train.dequantised=true", "train.compile=true", device=CPU)

@@ -32,7 +32,7 @@ def compile_layers(model: PeftModel) -> None:
 
 
 class Dropout(torch.nn.Module):
-    """Dropout whose rate is a tensor, met to 1 in 65,536."""
+    """Dropout whose rate is a tensor."""
 
     rate: torch.Tensor
 
@@ -44,33 +44,8 @@ class Dropout(torch.nn.Module):
         """Zero a share of `rate` and scale the rest up; states of any shape."""
         if not self.training:
             return states
-        keep = torch.ops.lorasweep.bits(states, self.rate) >= self.rate * LEVELS - LEVELS // 2
-        dropped: torch.Tensor = states * keep / (1 - self.rate)
-        return dropped
-
-
-LEVELS = 2**16
-LIBRARY: Any = torch.library.Library("lorasweep", "FRAGMENT")  # type: ignore[no-untyped-call]
-LIBRARY.define("bits(Tensor like, Tensor own) -> Tensor", tags=(torch.Tag.nondeterministic_seeded,))
-
-
-def _bits(like: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
-    """Return random int16 of the shape of `like`; `own` is a tensor that no other caller has.
-
-    Without it torch would take two calls for one. Inductor's own numbers cost a hundred instructions for each, and use
-    a quarter of the bits they make.
-    """
-    *rows, width = like.shape
-    bits = torch.empty((*rows, -(-width // 4)), dtype=torch.int64, device=like.device)
-    return bits.random_(-(2**63), None).view(torch.int16)[..., :width].contiguous()
-
-
-def _bits_shape(like: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
-    return like.new_empty(like.shape, dtype=torch.int16)
-
-
-LIBRARY.impl("bits", _bits, "CompositeExplicitAutograd")
-torch.library.register_fake("lorasweep::bits", _bits_shape, lib=LIBRARY)
+        keep = torch.rand_like(states, dtype=torch.float32) >= self.rate
+        return states * keep / (1 - self.rate)
 
 
 @functools.cache

@@ -57,13 +57,12 @@ class Engine:
 def choose_engine(run: Run, model: PreTrainedModel, device: Device, work: Work) -> Engine:
     """Return how a run computes; it follows from config, data, model and device alone, never from a measurement."""
     layout, train = choose_layout(run, model, device), run.train
-    fused = device.is_gpu or train.dequantised if train.fused == "auto" else train.fused
     if train.graphs and layout != Layout(VARLEN, True):
         raise UserError(Problem("train.graphs", True, "false: it needs rows end to end in varlen attention"))
-    if train.compile != "auto":
-        return Engine(layout, fused, train.graphs, train.compile)
-    why_not = _why_not_compiled(run, model, layout, work) if device.is_gpu else ""
-    return Engine(layout, fused, train.graphs, device.is_gpu and not why_not, why_not)
+    why_not = _why_not_compiled(run, model, layout, work) if device.is_gpu and train.compile == "auto" else ""
+    compiled = device.is_gpu and not why_not if train.compile == "auto" else train.compile
+    fused = train.dequantised or (device.is_gpu and not compiled) if train.fused == "auto" else train.fused
+    return Engine(layout, fused, train.graphs, compiled, why_not)
 
 
 def saved_seconds(model: PreTrainedModel, work: Work) -> float:

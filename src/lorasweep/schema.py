@@ -241,7 +241,8 @@ class Train:
     first one. auto: on a GPU, where rows are laid end to end and the run is long enough to save more than that."""
     fused: Any = satisfying("auto", "auto, true or false", is_switch)
     """Run a frozen layer and its LoRA as one operation, which adds the update where it is multiplied: fewer passes over
-    memory. auto: on a GPU. Layers that are adapted otherwise (DoRA, int8) stay as PEFT has them."""
+    memory. auto: on a GPU where layers are not compiled, as the compiler does about the same. Layers that are adapted
+    otherwise (DoRA, int8) stay as PEFT has them."""
     dequantised: bool = False
     """Hold 16-bit copies of the 4-bit weights in training, in place of making each in every forward and backward: the
     same numbers sooner, for 2 bytes more per weight (7B: 12 GiB). Needs `fused`."""
