@@ -5,7 +5,7 @@ python benchmarks/gpu_quality.py --rows train.jsonl --weights FOLDER           a
 python benchmarks/gpu_quality.py --shape tiny --steps 6 --seeds 1 2            both arms on a CPU, to see that it runs
 
 Every seed trains both: the same first adapter, rows, order and optimizer, and so the same batches. Ours differs by
-attention, layout, fused and compiled layers, and by other masks of dropout. Losses of steps are compared in windows:
+attention, layout and compiled layers, and by other masks of dropout. Losses of steps are compared in windows:
 |ours - TRL| of one seed beside |TRL - TRL| of two seeds, which is what chance does. One evaluation, over rows that are
 held out, for both.
 """
@@ -31,7 +31,7 @@ COMMON = [
     "lora.alpha=32", "optim=adamw_torch_fused", "optim.lr=1e-3", "scheduler=constant", "train.max_grad_norm=1.0",
     "train.gradient_checkpointing=false", "train.log_every=1",
 ]  # fmt: skip
-FAST = ["train.compile=true", "train.fused=true"]
+FAST = ["train.compile=true"]
 
 
 def overrides_of(options: argparse.Namespace, seed: int) -> list[str]:

@@ -2,12 +2,13 @@
 
 python benchmarks/gpu_speed.py --minutes 9                           a random Llama-2-7B shape in NF4
 python benchmarks/gpu_speed.py --arms ours --profile ours            where the time of a step goes
-python benchmarks/gpu_speed.py --shape tiny --seconds 2              every arm on a CPU, to see that it runs
+python benchmarks/gpu_speed.py --shape tiny --steps 5 --warm 5       every arm on a CPU, to see that it runs
 
 Two jobs, r 16 on all linear layers, dropout 0.1, the same rows, adapters and learning rate for all. packed: 4 rows of
 2,048 tokens a step, several in each (bfd). tutorial: 4 rows of 32 to 1,024 tokens a step, of similar length, about
-1,500 in all. Every arm is a process of its own that does one job after the other. One that fails or runs out of memory
-says so, and the rest go on. Real tokens are counted, no padding. With $OUT, results are kept there after every job.
+1,500 in all; transformers goes from long to short rows within 50 steps, so that 50 are measured. Every arm is a process
+of its own that does one job after the other. One that fails or runs out of memory says so, and the rest go on. Real
+tokens are counted, no padding. With $OUT, results are kept there after every job.
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ SHAPES = {  # hidden, intermediate, layers, heads, key-value heads, vocabulary
     "tiny": (64, 128, 2, 4, 2, 512),
 }
 FIELDS = ("hidden_size", "intermediate_size", "layers", "heads", "kv_heads", "vocab_size")
+MEASURED = {"packed": 15, "tutorial": 50}
+"""Steps that are measured of each, the same for all arms."""
 RANK, SEED, CONTEXT = 16, 42, 4096
 JOBS = {
     "packed": ["data.packing=true", "data.max_length=2048"],
@@ -49,14 +52,15 @@ JOBS = {
 OFF = {
     "varlen": ["model.attention=sdpa", "train.padding_free=false", "train.compile=false"],
     "compile": ["train.compile=false"],
-    "fused": ["train.fused=false"],
     "lean": ["train.lean=false"],
 }
 """How each optimisation is switched off; without varlen, train.compile=auto compiles nothing either."""
 OURS = {
     "ours": [],
     **{f"ours without {name}": off for name, off in OFF.items()},
-    "ours, all off": [override for off in OFF.values() for override in off],
+    "ours, all off": ["train.fused=false", *itertools.chain(*OFF.values())],
+    "ours, fused": ["train.fused=true"],
+    "ours without compile and fused": ["train.compile=false", "train.fused=false"],
     "ours with graphs": ["train.graphs=true"],
     "ours dequantised": ["train.dequantised=true"],
     "ours with graphs, dequantised": ["train.graphs=true", "train.dequantised=true"],
@@ -70,8 +74,8 @@ PLAIN: dict[str, dict[str, Any]] = {
     "TRL, best flags, row by row": {**BEST, "per_device_train_batch_size": 1, "gradient_accumulation_steps": 4},
 }
 ARMS = [
-    "TRL, best flags", "ours", "ours with graphs", "ours dequantised", "ours without fused", "ours without lean",
-    "ours without compile", "ours with graphs, dequantised",
+    "TRL, best flags", "ours", "ours with graphs", "ours dequantised", "ours, fused", "ours without lean",
+    "ours without compile", "ours without compile and fused", "ours with graphs, dequantised",
     "TRL, tutorial flags", "ours, checkpointed", "TRL, best flags, row by row", "ours without varlen", "ours, all off",
     "TRL, best flags, compiled",
 ]  # fmt: skip
@@ -95,15 +99,14 @@ class Watch:
 
     PROFILED = 2
 
-    def __init__(self, options: argparse.Namespace, profiled: bool) -> None:
+    def __init__(self, options: argparse.Namespace, job: str) -> None:
         self.warm: int = WARM.get(options.arm, options.warm)
-        self.most: int = options.steps
-        self.seconds: float = options.seconds
-        self.profiled = profiled
+        self.most: int = options.steps or MEASURED[job]
+        self.profiled = options.arm in options.profile
         self.stamps = [time.perf_counter()]
         self.last = 0
         self.profiler: Any = None
-        assert self.warm % LOGGED == 0
+        assert self.warm % LOGGED == self.most % LOGGED == 0
 
     @property
     def planned(self) -> int:
@@ -118,9 +121,7 @@ class Watch:
         if step == self.warm:
             synchronize()
         self.stamps.append(time.perf_counter())
-        measured = step - self.warm
-        long = measured > 0 and self.stamps[-1] - self.stamps[self.warm] >= self.seconds
-        if step % LOGGED == 0 and measured > 0 and (long or measured >= self.most):
+        if step == self.warm + self.most:
             synchronize()
             self.stamps[-1] = time.perf_counter()
             self.last = step
@@ -186,7 +187,7 @@ def overrides_of(shape: str, job: str, rows: Path, steps: int) -> list[str]:
         "verbosity=quiet", f"lora.r={RANK}", "lora.alpha=32", "lora.dropout=0.1", "optim=adamw_torch_fused",
         "optim.lr=2e-4", "scheduler=constant", "train.batch_size=4", "train.max_grad_norm=0.3",
         f"train.max_steps={steps}", f"train.seed={SEED}", f"train.log_every={LOGGED}",
-        "train.gradient_checkpointing=false", "train.compile=true", "train.fused=true", *options,
+        "train.gradient_checkpointing=false", "train.compile=true", *options,
     ]  # fmt: skip
 
 
@@ -347,7 +348,7 @@ def arm(options: argparse.Namespace) -> None:
         do: Callable[[str, Watch], dict[str, Any]]
         do = (Ours if options.arm in OURS else Plain)(options.arm, options.shape, Path(folder))
         for job in jobs_of(options.arm, options.jobs):
-            watch = Watch(options, options.arm in options.profile)
+            watch = Watch(options, job)
             result = {"arm": options.arm, "job": job}
             try:
                 result |= do(job, watch)
@@ -369,7 +370,7 @@ def arm(options: argparse.Namespace) -> None:
 def start_arm(name: str, options: argparse.Namespace, seconds: float, keep: Callable[[dict[str, Any]], None]) -> None:
     """Run one arm in a process of its own for at most so long, and take in each of its lines as it comes."""
     command = [sys.executable, "-u", __file__, "--arm", name, "--shape", options.shape, "--jobs", *options.jobs]
-    command += ["--steps", str(options.steps), "--warm", str(options.warm), "--seconds", str(options.seconds)]
+    command += ["--steps", str(options.steps), "--warm", str(options.warm)]
     command += ["--profile", *options.profile] if options.profile else []
     start, done = time.monotonic(), set()
     with tempfile.TemporaryFile("w+") as errors:
@@ -410,8 +411,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=9.0, help="no arm starts or goes on after that")
     parser.add_argument("--limit", type=float, default=150.0, help="seconds that one arm may take")
     parser.add_argument("--rounds", type=int, default=1)
-    parser.add_argument("--steps", type=int, default=40, help="measured at most")
-    parser.add_argument("--seconds", type=float, default=12.0, help="measured at most, to the next logged step")
+    parser.add_argument("--steps", type=int, default=0, help="measured; 0: as many as a job needs")
     parser.add_argument("--warm", type=int, default=10, help="steps before that")
     parser.add_argument("--profile", nargs="+", choices=ARMS, default=[])
     parser.add_argument("--name", default="gpu_speed", help="of the file in $OUT")
