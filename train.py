@@ -6,12 +6,13 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from lorasweep import compose
+from lorasweep import compose, determinism
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def main(config: DictConfig) -> float | None:
     """Train what the config describes and return the objective."""
+    from lorasweep.host import OwnProcess
     from lorasweep.preflight import check_inputs
     from lorasweep.run import train
 
@@ -19,7 +20,7 @@ def main(config: DictConfig) -> float | None:
         run = compose.to_run(config)
         if compose.is_multirun():
             check_inputs(run)
-        result = train(run, compose.launch())
+        result = train(run, compose.launch(), OwnProcess())
     if result.exit_code:
         raise SystemExit(result.exit_code)
     return result.objective
@@ -28,6 +29,7 @@ def main(config: DictConfig) -> float | None:
 if __name__ == "__main__":
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     if run := compose.check_command_line(Path(__file__).parent / "conf"):
+        determinism.prepare(run.deterministic)
         from lorasweep.preflight import check_inputs
 
         with compose.user_errors():

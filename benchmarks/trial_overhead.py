@@ -1,4 +1,4 @@
-"""What a trial costs beyond its training steps: in a warm worker, in a process of its own, and one script per trial.
+"""What a trial costs beyond its steps and evaluation: in a warm worker, in a process of its own, a script per trial.
 
 python benchmarks/trial_overhead.py                        the tiny model
 python benchmarks/trial_overhead.py --model smollm2_135m   the embedded one
@@ -17,7 +17,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
+from statistics import median
 
 ROOT = Path(__file__).parents[1]
 RANKS = (4, 6, 8, 10, 12, 14)
@@ -42,32 +44,32 @@ def run(arguments: list[str], place: Path) -> None:
         raise SystemExit(done.stdout + done.stderr)
 
 
-def study(extra: list[str]) -> Callable[[list[str], Path, int], None]:
-    def start(given: list[str], place: Path, trials: int) -> None:
-        ranks = ",".join(map(str, RANKS[:trials]))
+def study(extra: list[str]) -> Callable[[list[str], Path], None]:
+    def start(given: list[str], place: Path) -> None:
+        ranks = ",".join(map(str, RANKS))
         sweep = ["-m", "study=overhead", f"lora.r={ranks}", "hydra.sweeper.slots=1", *extra]
         run([str(ROOT / "train.py"), *sweep, *given], place)
 
     return start
 
 
-def script_per_trial(given: list[str], place: Path, trials: int) -> None:
-    for rank in RANKS[:trials]:
+def script_per_trial(given: list[str], place: Path) -> None:
+    for rank in RANKS:
         run([str(ROOT / "train.py"), *given, f"lora.r={rank}"], place)
 
 
-def one_process(given: list[str], place: Path, trials: int) -> None:
+def one_process(given: list[str], place: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from lorasweep import compose; from lorasweep.record import Launch;"
         "from lorasweep.run import train; compose.register();"
         f"conf, line = Path({str(ROOT / 'conf')!r}), compose.CommandLine.of;"
         f"[train(compose.checked_run(conf, line([*{given!r}, f'lora.r={{r}}'])),"
-        f" Launch(Path('outputs') / str(r), [])) for r in {RANKS[:trials]!r}]"
+        f" Launch(Path('outputs') / str(r), [])) for r in {RANKS!r}]"
     )
     run(["-c", code], place)
 
 
-ARMS: dict[str, Callable[[list[str], Path, int], None]] = {
+ARMS: dict[str, Callable[[list[str], Path], None]] = {
     "warm worker": study([]),
     "process per trial": study(["hydra.sweeper.fresh_process=true"]),
     "one process": one_process,
@@ -75,29 +77,31 @@ ARMS: dict[str, Callable[[list[str], Path, int], None]] = {
 }
 
 
-def measure(arm: str, given: list[str], trials: int) -> tuple[float, float]:
-    """Return seconds of an arm, and those of them that are training steps."""
+def measure(arm: str, given: list[str]) -> tuple[float, float, float]:
+    """Return medians over all trials but the first: seconds from end to end, of training and judging; and the start."""
     with tempfile.TemporaryDirectory() as folder:
-        start = time.perf_counter()
-        ARMS[arm](given, Path(folder), trials)
-        seconds = time.perf_counter() - start
-        summaries = [json.loads(path.read_text()) for path in Path(folder).rglob("summary.json")]
-        return seconds, sum(summary["train/seconds"] for summary in summaries)
+        start = time.time()
+        ARMS[arm](given, Path(folder))
+        paths = sorted(Path(folder).rglob("summary.json"), key=lambda path: path.stat().st_mtime)
+        ends = [path.stat().st_mtime for path in paths]
+        summaries = [json.loads(path.read_text()) for path in paths]
+    each = median(after - before for before, after in pairwise(ends))
+    work = [summary["train/seconds"] + summary["evaluation/seconds"] for summary in summaries]
+    return each, median(work[1:]), ends[0] - start - each
 
 
 def main() -> None:
-    """Print seconds per further trial: the difference between 6 trials and 2, so that starting up once is not in it."""
+    """Print what a further trial takes, and beyond its work."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="tiny")
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--arms", nargs="*", default=list(ARMS))
     arguments = parser.parse_args()
     given = options(arguments.model, arguments.steps)
-    print("| | s per further trial | of which steps | beyond them | start, once |\n|---|---|---|---|---|")
+    print("| | s per further trial | of which training and judging | beyond | start, once |\n|---|---|---|---|---|")
     for arm in arguments.arms:
-        few, many = measure(arm, given, 2), measure(arm, given, 6)
-        each, steps = (many[0] - few[0]) / 4, (many[1] - few[1]) / 4
-        print(f"| {arm} | {each:.2f} | {steps:.2f} | {each - steps:.2f} | {few[0] - 2 * each:.1f} |", flush=True)
+        each, work, once = measure(arm, given)
+        print(f"| {arm} | {each:.2f} | {work:.2f} | {each - work:.2f} | {once:.1f} |", flush=True)
 
 
 if __name__ == "__main__":

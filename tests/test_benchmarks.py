@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from lorasweep.study.settings import Settings
 from tests.conftest import ROOT
@@ -63,3 +67,38 @@ def test_curves_of_one_seed_are_compared_beside_those_of_two() -> None:
     assert distances["train loss, ours to TRL, same seed, max"] == pytest.approx(0.3)
     assert distances["eval loss, ours to TRL, same seed, fmean"] == pytest.approx(0.2)
     assert distances["eval loss, TRL to TRL, two seeds, max"] == pytest.approx(1.2)
+
+
+def _ended(folder: Path, tensors: dict[str, torch.Tensor], losses: list[float]) -> Path:
+    folder.mkdir()
+    save_file(tensors, folder / "end.safetensors")
+    lines = [json.dumps({"step": step, "train/loss": loss}) for step, loss in enumerate(losses, 1)]
+    (folder / "metrics.jsonl").write_text("\n".join(lines))
+    return folder
+
+
+def test_a_bit_that_differs_after_going_on_is_found_and_named(tmp_path: Path) -> None:
+    from gpu_resume import compared, verdict
+
+    tensors = {"parameter/a": torch.ones(4), "optimizer/a/state1": torch.ones(4, dtype=torch.uint8)}
+    one = _ended(tmp_path / "one", tensors, [2.0, 1.0])
+    assert verdict(compared(one, _ended(tmp_path / "same", tensors, [2.0, 1.0]))) == "same 2 tensors"
+    other = tensors | {"parameter/a": torch.tensor([1.0, 1.0, 1.0, 1.0 + 2**-23])}
+    found = verdict(compared(one, _ended(tmp_path / "other", other, [2.0, 1.0])))
+    assert found == "1 of 2 (1 adapter, 0 optimizer), up to 1.2e-07 in parameter/a"
+    found = verdict(compared(one, _ended(tmp_path / "later", other, [2.0, 1.5])))
+    assert found.endswith(", from step 2")
+    retyped = tensors | {"parameter/a": torch.ones(4, dtype=torch.bfloat16)}
+    assert "torch.bfloat16" in verdict(compared(one, _ended(tmp_path / "retyped", retyped, [2.0, 1.0])))
+
+
+def test_an_arm_that_fails_is_a_line_of_the_table() -> None:
+    from gpu_resume import attempt, table
+
+    def fail() -> dict[str, object]:
+        raise RuntimeError("exit code 1: out of memory")
+
+    failed = {"work": "random", "optimizer": "adamw_8bit", "deterministic": True, **attempt(fail)}
+    assert "failed: RuntimeError: exit code 1: out of memory" in table(
+        {"arms": [failed], "cost": {"random": attempt(fail)}}
+    )

@@ -143,7 +143,9 @@ def test_rows_are_the_same_prepared_by_one_process_or_by_several(
     data = files_of(tmp_path / "rows.jsonl", *({"text": f"river stone {number}"} for number in range(2500)))
     one = build_datasets(data, tokenizer, 64)["train"]
     monkeypatch.setenv("LORASWEEP_CACHE", str(tmp_path / "other"))
+    environment = os.environ
     two = build_datasets(replace(data, num_proc=2), tokenizer, 64)["train"]
+    assert os.environ is environment
     assert len(list((tmp_path / "other" / "rows").glob("*/*.arrow"))) == 2
     assert one.digest() == two.digest()
     assert one.rows["row"][:] == two.rows["row"][:] == list(range(2500))

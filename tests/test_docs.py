@@ -14,13 +14,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lorasweep import cli
+from lorasweep import cli, compose
 from lorasweep.comparison import Comparison
 from lorasweep.listing import Entry
 from lorasweep.overview import RunOverview, StudyOverview
 from lorasweep.record import Launch, claim
 from lorasweep.run import train
 from tests.conftest import ROOT, command, composed, tiny
+from tests.resume.children import Stopper
 from tests.tracking.server import wandb_server
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -65,6 +66,11 @@ def test_every_command_composes(page: str, line: str, tmp_path: Path, monkeypatc
     line = re.sub(r"outputs/runs/<time>", str(tmp_path), line)
     if "experiment=saved" in line:
         claim(tmp_path, composed())
+    if line.startswith("resume="):
+        claim(tmp_path, composed())
+        monkeypatch.setattr(sys, "argv", ["train.py"])
+        assert compose.check_command_line(ROOT / "conf", shlex.split(line))
+        return
     if any(experiment in line for experiment in STUDIES.values() if experiment):
         return  # written by the command before it; the page is run as a whole
     if "model.adapter" in line:
@@ -93,6 +99,16 @@ def test_every_command_on_the_tiny_model_runs(page: str, line: str, trained: Pat
     done = command(*shlex.split(line), f"hydra.run.dir={tmp_path}/run", "evaluation.max_new_tokens=4", cwd=ROOT)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "run" / "adapter" / "adapter_model.safetensors").exists()
+
+
+@pytest.mark.slow
+def test_the_command_that_goes_on_runs(tmp_path: Path) -> None:
+    (line,) = {line for _, line in COMMANDS if line.startswith("resume=")}
+    folder = tmp_path / "2026-01-01_00-00-00_abcd"
+    assert train(tiny("train.max_steps=4"), Launch(folder, []), Stopper(2)).state == "interrupted"
+    done = command(*shlex.split(line.replace("outputs/runs/<time>", str(folder))), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (folder / "adapter" / "adapter_model.safetensors").exists()
 
 
 @pytest.fixture(scope="module")

@@ -13,10 +13,11 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from lorasweep import lora, metrics, resident
+from lorasweep.ending import Result
 from lorasweep.host import ALONE, Host, Interrupted
 from lorasweep.record import Launch
 from lorasweep.resident import Resident, copy_modules
-from lorasweep.run import Result, train
+from lorasweep.run import train
 from lorasweep.schema import Lora, Run
 from tests.conftest import TINY, command, tiny
 from tests.test_run import summary_of
@@ -231,7 +232,7 @@ def test_a_pruned_run_ends_with_what_is_known_and_without_an_adapter(keep: str, 
     assert summary["objective"] == result.objective == summary["eval/loss"]
     assert summary["objective"] in [value for _, _, value in host.heard]
     assert 0 < summary["memory/start_gib"] <= summary["memory/peak_gib"]  # type: ignore[operator]
-    assert "pruned after step 3" in (result.folder / "train.log").read_text()
+    assert "Pruned after step 3" in (result.folder / "train.log").read_text()
     assert not {"adapter", ".adapter", "checkpoints", "error.txt"} & {path.name for path in result.folder.iterdir()}
     host.prune_at = 4
     assert left_by(started(run, tmp_path / "next", host).folder) == alone, "at its last step a run is complete"

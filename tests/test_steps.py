@@ -275,16 +275,6 @@ def test_the_gate_sees_packed_rows_whose_positions_do_not_restart(tmp_path: Path
         check_parity(trainer, CPU)
 
 
-def test_a_checkpoint_is_gone_on_from_at_the_step_after_it(tmp_path: Path) -> None:
-    run = tiny(*COMMON, "data.packing=true", "lora.dropout=0.1", "train.save_every=3", "train.keep_checkpoints=null")
-    through, _, _ = parts(run, tmp_path)
-    through.train()
-    resumed, _, _ = parts(run, tmp_path)
-    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoints" / "checkpoint-3"))
-    one, two = lora.values(through.model), lora.values(resumed.model)
-    assert all(torch.equal(one[name], two[name]) for name in one)
-
-
 def test_steps_are_made_in_processes_of_their_own_too(launched: Callable[..., Path], tmp_path: Path) -> None:
     trainer, _, _ = parts(tiny(*COMMON), tmp_path / "parts")
     item = trainer.train_dataset[0]

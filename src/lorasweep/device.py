@@ -83,7 +83,7 @@ class PeakMemory:
     """Memory held at construction and the peak after it: reserved by torch on a GPU, resident set on CPU (GiB)."""
 
     def __init__(self, device: Device) -> None:
-        self.device = device
+        self.device, self.earlier = device, 0.0
         self.reset_peak()
         held = torch.cuda.memory_reserved() if device.is_gpu else psutil.Process().memory_info().rss
         self.start = held / GIB
@@ -96,9 +96,20 @@ class PeakMemory:
         else:
             _reset_peak_rss()
 
+    def state(self) -> dict[str, Any]:
+        """Return where memory began and its peak so far."""
+        return {"start_gib": self.start, "peak_gib": self._peak()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Count from where the process before began, and its peak as one of this."""
+        self.start, self.earlier = state["start_gib"], state["peak_gib"]
+
+    def _peak(self) -> float:
+        return max(self.earlier, peak_gib(self.device))
+
     def report(self) -> dict[str, float]:
         """Return start, peak, what was added and the share of the device, under metric names."""
-        peak, total = peak_gib(self.device), self.device.memory_gib
+        peak, total = self._peak(), self.device.memory_gib
         return {
             "memory/start_gib": round(self.start, 3),
             "memory/peak_gib": round(peak, 3),

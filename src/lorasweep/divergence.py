@@ -36,6 +36,14 @@ class StopOnNonFinite(TrainerCallback):
         self.scales_loss, self.looks = scales_loss, looks
         self.skipped = 0
 
+    def state(self) -> dict[str, Any]:
+        """Return how many steps in a row were left out."""
+        return {"skipped": self.skipped}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on counting from there."""
+        self.skipped = state["skipped"]
+
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:

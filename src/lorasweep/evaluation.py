@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from itertools import islice
@@ -65,11 +65,22 @@ class Scores:
 
 
 class Evaluator:
-    """Scores a model on the same rows every time, without moving any random stream."""
+    """Scores a model on the same rows every time, without moving any random stream.
 
-    def __init__(self, rows: Dataset, tokenizer: PreTrainedTokenizerBase, settings: Evaluation, device: Device) -> None:
+    `between` is called before every batch; what it raises ends the evaluation.
+    """
+
+    def __init__(
+        self,
+        rows: Dataset,
+        tokenizer: PreTrainedTokenizerBase,
+        settings: Evaluation,
+        device: Device,
+        between: Callable[[], None] = lambda: None,
+    ) -> None:
         rows = rows.select(range(min(len(rows), settings.max_samples or len(rows))))
         self.rows, self.tokenizer, self.settings, self.device = rows, tokenizer, settings, device
+        self.between = between
         self.metrics = build_metrics(settings.metrics)
         self.asked = questions(rows, settings.generate)
 
@@ -84,6 +95,7 @@ class Evaluator:
         by_length = sorted(range(len(examples)), key=lambda index: len(examples[index]["input_ids"]), reverse=True)
         losses, tokens = [0.0] * len(examples), [0] * len(examples)
         for batch in _batches(by_length, self.settings.batch_size):
+            self.between()
             inputs = pad_right([examples[index] for index in batch], int(self.tokenizer.pad_token_id), model.device)
             outputs = model(**inputs, fused_lm_head=True, use_cache=False)
             sums = (-outputs.log_probs.double()).sum(1).tolist()
@@ -96,6 +108,7 @@ class Evaluator:
         return [answer for batch in batches for answer in self._generate(model, batch)]
 
     def _generate(self, model: Any, rows: list[dict[str, Any]]) -> Iterator[Answer]:
+        self.between()
         tokenizer = self.tokenizer
         ids = [tokenizer(row["prompt"], add_special_tokens=row["add_special_tokens"])["input_ids"] for row in rows]
         batch = tokenizer.pad({"input_ids": ids}, padding_side="left", return_tensors="pt").to(model.device)

@@ -1,8 +1,12 @@
-"""What surrounds a run: where its base and its data come from, and who is told how it goes."""
+"""What surrounds a run: where its base and its data come from, who is told how it goes, and who can stop it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -15,17 +19,19 @@ if TYPE_CHECKING:
 
 
 class Interrupted(KeyboardInterrupt):
-    """Raised by a host to stop a run as Ctrl-C would."""
+    """Raised where a run can be stopped so that it is gone on with from there."""
 
 
 class Host:
-    """The surroundings of a run on its own: everything is made for it, and nobody listens.
+    """The surroundings of a run on its own: everything is made for it, nobody listens, and nobody stops it.
 
-    A study's worker overrides `progress` and `report`, both of which may raise `Interrupted`.
+    A study's worker overrides `progress`, `report` and `stopping`; the first two may raise `Interrupted`.
     """
 
     is_followed = True
     """Whether a run starts a follower that feeds W&B; for the trials of a study its controller does."""
+    training = False
+    """Whether the run takes optimizer steps, the one of which is to be finished when it is stopped."""
 
     def inputs(self, run: Run, prepare: Callable[[], Inputs]) -> Inputs:
         """Return tokenizer and data of a run."""
@@ -48,6 +54,53 @@ class Host:
         What is returned at the last step of a run does not matter: there is nothing left to save.
         """
         return True
+
+    def stopping(self) -> bool:
+        """Tell whether the run is to stop; asked between steps, and between the batches of an evaluation."""
+        return False
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Hear whatever can ask a run to stop, from its first preparations to its end."""
+        yield
+
+
+class OwnProcess(Host):
+    """The surroundings of a run with a process of its own: the first signal stops it after its step, the next at once.
+
+    Ctrl-C, SIGTERM, and SIGUSR1, which Slurm sends ahead of the end of a job where it is asked to.
+    """
+
+    SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+    _asked = False
+
+    def stopping(self) -> bool:
+        """Tell whether a signal has come."""
+        return self._asked
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Handle signals."""
+        process = os.getpid()
+        self.training = self._asked = False
+
+        def heed(number: int, frame: FrameType | None) -> None:
+            if os.getpid() != process:  # a loader's: the step that is being finished may need it, a second SIGTERM not
+                if number == signal.SIGTERM and self._asked:
+                    os._exit(0)
+                self._asked = True
+                return
+            if self._asked or not self.training:
+                raise KeyboardInterrupt(signal.Signals(number).name)
+            self._asked = True
+            os.write(2, b"\nfinishing this step, then writing a checkpoint; once more to stop at once\n")
+
+        before = {number: signal.signal(number, heed) for number in self.SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 ALONE = Host()

@@ -11,12 +11,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-
 from lorasweep import lora
 from lorasweep.divergence import Diverged
-from lorasweep.evaluation import Evaluator, Scores, schedule
+from lorasweep.evaluation import Answer, Evaluator, Scores, schedule
 from lorasweep.metrics import Metrics
+from lorasweep.results import read_lines
 from lorasweep.schema import Evaluation
 
 
@@ -28,7 +27,7 @@ class Pruned(Exception):
         super().__init__(f"pruned after step {step}")
 
 
-class Judge(TrainerCallback):
+class Judge:
     """Evaluates at fixed fractions of the run, keeps the best or the last adapter, stops a run that gets no better."""
 
     def __init__(
@@ -48,29 +47,44 @@ class Judge(TrainerCallback):
         self.seconds = 0.0
         self.scores: dict[int, Scores] = {}
         self.best_step: int | None = None
+        self.decided: int | None = None
+        """The last step after which it is settled whether the run goes on."""
 
     def judge_untuned(self, score: Callable[[Evaluator], Scores]) -> None:
         """Take in the scores of the model before its first step."""
         if self.evaluator and self.settings.untuned:
             self._judge(score, 0)
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **_: Any
-    ) -> None:
-        """Score the model after the steps that are due, and tell; raises `Pruned` if that was enough."""
-        step = state.global_step
-        if step not in self.steps:
-            return
-        self._judge(lambda evaluator: evaluator(model), step)
-        if self.best_step is None or self._value(step) < self._value(self.best_step):
-            self.best_step = step
-        if not self.report(step, self._objective(self.scores[step])) and step < self.total_steps:
-            raise Pruned(step)
-        if step == self.best_step and self.settings.keep == "best":
-            self._save(model)
-        worse = sum(step > self.best_step for step in self.scores)
-        if self.patience and worse >= self.patience:
-            control.should_training_stop = True
+    def after_step(self, step: int, model: Any) -> bool:
+        """Score the model after the steps that are due, and tell; return whether to go on, raise `Pruned` if told to.
+
+        Where that is interrupted, doing it once more takes it up: what is scored is not scored again.
+        """
+        if self.is_due(step):
+            if step not in self.scores:
+                self._judge(lambda evaluator: evaluator(model), step)
+            if not self.report(step, self._objective(self.scores[step])) and step < self.total_steps:
+                raise Pruned(step)
+            if step == self.best_step and self.settings.keep == "best":
+                self._save(model)
+            self.decided = step
+        worse = sum(step > (self.best_step or 0) for step in self.scores)
+        return not self.patience or worse < self.patience
+
+    def is_due(self, step: int) -> bool:
+        """Tell whether something is left to do after a step."""
+        return step in self.steps and step != self.decided
+
+    def state(self) -> dict[str, Any]:
+        """Return what evaluation.jsonl does not say."""
+        return {"seconds": self.seconds, "decided": self.decided}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take up the scores of evaluation.jsonl."""
+        self.seconds, self.decided = state["seconds"], state["decided"]
+        for line in read_lines(self.folder / "evaluation.jsonl"):
+            step, answers = line.pop("step"), [Answer(**answer) for answer in line.pop("answers")]
+            self._enter(step, Scores(**line, answers=answers))
 
     def end(self, model: Any) -> None:
         """Save the adapter of the last step if that is the one to keep."""
@@ -98,7 +112,7 @@ class Judge(TrainerCallback):
         return self.scores.get(0)
 
     def summary(self) -> dict[str, Any]:
-        """Return objective and scores: of the kept adapter, of the last step, of the untuned model."""
+        """Return objective and scores: of the kept adapter, of the last step, of the untuned model; what they took."""
         if self.kept is None:
             return {}
         values: dict[str, Any] = {"objective": self._objective(self.kept), "objective/step": self.kept_step}
@@ -106,18 +120,26 @@ class Judge(TrainerCallback):
         values |= {f"last/{name}": value for name, value in self.scores[max(self.scores)].metrics().items()}
         if self.untuned:
             values |= {f"untuned/{name}": value for name, value in self.untuned.metrics().items()}
-        return values
+        return values | {"evaluation/seconds": round(self.seconds, 3)}
 
     def _judge(self, score: Callable[[Evaluator], Scores], step: int) -> None:
         assert self.evaluator
         start = time.perf_counter()
-        scores = self.scores[step] = score(self.evaluator)
-        self.seconds += time.perf_counter() - start
+        try:
+            scores = score(self.evaluator)
+        finally:
+            self.seconds += time.perf_counter() - start
+        self._enter(step, scores)
         if not math.isfinite(scores.loss):
             raise Diverged("the evaluation loss", step)
         self.metrics.write(step, scores.metrics())
         with open(self.folder / "evaluation.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **asdict(scores)}, ensure_ascii=False) + "\n")
+
+    def _enter(self, step: int, scores: Scores) -> None:
+        self.scores[step] = scores
+        if step > 0 and (self.best_step is None or self._value(step) < self._value(self.best_step)):
+            self.best_step = step
 
     def _objective(self, scores: Scores) -> float:
         value = scores.loss if self.settings.objective == "loss" else scores.answered.get(self.settings.objective)

@@ -6,14 +6,14 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from trl import SFTTrainer
 
 from lorasweep.divergence import check_norm
+from lorasweep.watched_trainer import WatchedTrainer
 
 TOKEN_METRICS = ("entropy", "mean_token_accuracy")
 
 
-class LeanTrainer(SFTTrainer):
+class LeanTrainer(WatchedTrainer):
     """TRL's trainer with the same steps, sooner.
 
     With adapters on every linear layer of a Llama-2-7B its modules and parameters number thousands, and a step walks

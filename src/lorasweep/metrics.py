@@ -10,23 +10,39 @@ from typing import Any
 
 
 class Metrics:
-    """Appends to metrics.jsonl, which everything else is made from: W&B, tables, reports."""
+    """Appends to metrics.jsonl, which everything else is made from: W&B, tables, reports.
 
-    def __init__(self, folder: Path, tensorboard: bool = False) -> None:
+    `step`: the last one of which it has entries, where a run is resumed.
+    """
+
+    def __init__(self, folder: Path, tensorboard: bool = False, step: int = 0) -> None:
         self._file = open(folder / "metrics.jsonl", "a", buffering=1, encoding="utf-8")  # noqa: SIM115 closed in close()
         self._board: Any = None
         self.started = time.time()
         if tensorboard:
             from torch.utils.tensorboard import SummaryWriter
 
-            self._board = SummaryWriter(str(folder / "tensorboard"))
+            self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1 if step else None)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Write one entry."""
-        entry = {"step": step, "seconds": round(time.time() - self.started, 3), **values}
+        entry = {"step": step, "seconds": round(self.seconds, 3), **values}
         self._file.write(json.dumps(entry) + "\n")
         for name, value in values.items() if self._board else ():
             self._board.add_scalar(name, value, step)
+
+    @property
+    def seconds(self) -> float:
+        """Return the seconds since the run began, without those between its end and its being resumed."""
+        return time.time() - self.started
+
+    def state(self) -> dict[str, Any]:
+        """Return the seconds so far."""
+        return {"seconds": self.seconds}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Count from there."""
+        self.started -= state["seconds"]
 
     def close(self) -> None:
         """Flush and close."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
@@ -25,6 +26,8 @@ from lorasweep.schema import SECTIONS, Run
 
 CHECKOUT = Path(__file__).parents[2]
 TIME = "%Y-%m-%dT%H:%M:%S%z"
+NOT_SAVED = ("resume", "resume_anyway")
+"""Options that say how a run is started, and nothing about what it is."""
 
 
 @dataclass(frozen=True)
@@ -41,25 +44,43 @@ def claim(folder: Path, run: Run) -> None:
     Every group gets a file of its own, so that one chosen beside `--config-dir FOLDER experiment=saved` replaces the
     saved one whole. Paths are saved absolute, so that the folder works from any working directory.
     """
-    values = literal(_found_from_anywhere(asdict(run)))
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        _write_yaml(folder / "run.yaml", values)
+        open(folder / "run.yaml", "x").close()
     except FileExistsError:
         raise UserError(Problem("hydra.run.dir", str(folder), "a new folder; this one holds another run")) from None
-    for section in SECTIONS:
-        _write_yaml(folder / section / "saved.yaml", values[section])
+    save_config(folder, run)
+
+
+def save_config(folder: Path, run: Run) -> None:
+    """Write the config of a run into its folder, over what is there."""
+    for path, text in _config_files(folder, run).items():
+        path.parent.mkdir(exist_ok=True)
+        write_text(path, text)
+
+
+def saved_values(run: Run) -> dict[str, Any]:
+    """Return the values of a run as run.yaml has them: paths absolute, without how it was started."""
+    values = asdict(run)
+    return _found_from_anywhere({name: value for name, value in values.items() if name not in NOT_SAVED})
+
+
+def _config_files(folder: Path, run: Run) -> dict[Path, str]:
+    """Return path and text of the config files of a run folder."""
+    values = literal(saved_values(run))
     experiment = {
         "defaults": [{f"override /{section}": "saved"} for section in SECTIONS],
         **{name: value for name, value in values.items() if name not in SECTIONS and name != "study"},
     }
     header = f"# @package _global_\n# python train.py --config-dir {folder} experiment=saved\n"
-    _write_yaml(folder / "experiment" / "saved.yaml", experiment, header)
+    files = {folder / "run.yaml": _yaml(values)}
+    files |= {folder / section / "saved.yaml": _yaml(values[section]) for section in SECTIONS}
+    return files | {folder / "experiment" / "saved.yaml": header + _yaml(experiment)}
 
 
-def write_record(folder: Path, run: Run, overrides: list[str], facts: Mapping[str, Any]) -> None:
-    """Write record.json: how the run was asked for, with which code, packages, data, model and machine."""
-    record = {
+def build_record(folder: Path, run: Run, overrides: list[str], facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return how a run was asked for, with which code, packages, data, model and machine."""
+    return {
         "created": time.strftime(TIME),
         "command": shlex.join(["python", *sys.argv]),
         "overrides": overrides,
@@ -67,12 +88,12 @@ def write_record(folder: Path, run: Run, overrides: list[str], facts: Mapping[st
         "pid": os.getpid(),
         "seeds": {"seed": run.train.seed, "data_seed": data_seed(run), "split_seed": run.data.split_seed},
         "git": git_state(),
+        "code": code_hash(),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": installed_packages(),
         **facts,
     }
-    write_json(folder / "record.json", record)
 
 
 def write_json(path: Path, values: Any) -> None:
@@ -129,6 +150,15 @@ def installed_packages() -> dict[str, str]:
     return {item.name: item.version for item in sorted(distributions(), key=lambda item: item.name.lower())}
 
 
+@cache
+def code_hash() -> str:
+    """Return a hash of the code that a run passes through; what is around runs has folders of its own."""
+    package, digest = Path(__file__).parent, hashlib.sha256()
+    for path in sorted([*package.glob("*.py"), *(package / "data").rglob("*.py")]):
+        digest.update(f"{path.relative_to(package)}\n".encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
 def git_state() -> dict[str, Any]:
     """Return commit and changed files of the checkout; empty outside one."""
     commit = _git("rev-parse", "HEAD")
@@ -148,10 +178,8 @@ def _git(*arguments: str) -> str:
     return done.stdout if done.returncode == 0 else ""
 
 
-def _write_yaml(path: Path, values: Any, header: str = "") -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "x", encoding="utf-8") as file:
-        file.write(header + yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
+def _yaml(values: Any) -> str:
+    return str(yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
 
 
 def _found_from_anywhere(values: dict[str, Any]) -> dict[str, Any]:

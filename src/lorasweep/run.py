@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import time
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +12,15 @@ import torch
 from peft import PeftModel
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState
 from transformers import TrainingArguments as Arguments
-from trl import SFTTrainer
 
-from lorasweep import lora, record
+from lorasweep import checkpoints, determinism, lora, record
+from lorasweep.after_step import AfterStep, NothingLeft
+from lorasweep.checkpointing import Checkpointer, Stateful
 from lorasweep.continuation import origin, other_base
-from lorasweep.data import Split
 from lorasweep.device import Device, PeakMemory
-from lorasweep.divergence import Diverged
+from lorasweep.ending import FINISHED, Ledger, Result, ending
 from lorasweep.evaluation import Evaluator, check_questions
-from lorasweep.host import ALONE, Host
+from lorasweep.host import ALONE, Host, Interrupted
 from lorasweep.inputs import Inputs, prepare
 from lorasweep.judge import Judge, Pruned
 from lorasweep.library_logs import keep_log
@@ -30,6 +28,8 @@ from lorasweep.metrics import Metrics
 from lorasweep.model import build_model, location
 from lorasweep.packing import check_parity
 from lorasweep.quant import build_quantization, keep_gradients_on_cpu
+from lorasweep.results import read_json
+from lorasweep.resume import Place, held
 from lorasweep.schema import Run
 from lorasweep.steps import Plan, build_plan
 from lorasweep.terminal import ProgressBar, Terminal
@@ -38,42 +38,32 @@ from lorasweep.tracking.follower import Follower
 from lorasweep.tracking.subject import run_subject
 from lorasweep.trainer import build_trainer
 from lorasweep.training_metrics import TrainingMetrics
-
-EXIT_CODES = {"complete": 0, "pruned": 0, "failed": 1, "diverged": 3, "out_of_memory": 4, "interrupted": 130}
+from lorasweep.watched_trainer import WatchedTrainer
 
 
 @dataclass(frozen=True)
-class Result:
-    """How a run ended, and what summary.json says of it."""
+class Setup:
+    """A run that can be trained: what it learns from, on what, and what its record says of that."""
 
-    state: str
+    run: Run
     folder: Path
-    summary: dict[str, Any]
-
-    @property
-    def objective(self) -> float | None:
-        """Return the objective; of a pruned run the best so far, of other runs that are not complete none."""
-        return self.summary.get("objective")
-
-    @property
-    def error(self) -> str | None:
-        """Return what ended a run that is neither complete nor pruned."""
-        return self.summary.get("error")
-
-    @property
-    def exit_code(self) -> int:
-        """Return the exit code of a process that ran only this."""
-        return EXIT_CODES[self.state]
+    host: Host
+    inputs: Inputs
+    plan: Plan | None
+    device: Device
+    record: dict[str, Any]
+    warning: str | None
 
 
-@dataclass
-class Ledger:
-    """What a run writes while it goes: its folder, its metrics, what it shows, and the summary that ends it."""
+@dataclass(frozen=True)
+class Gauges:
+    """What measures a run while it trains."""
 
-    folder: Path
-    metrics: Metrics
-    terminal: Terminal
-    summary: dict[str, Any] = field(default_factory=dict)
+    judge: Judge
+    counter: TokenCounter
+    memory: PeakMemory
+    metrics: TrainingMetrics
+    bar: ProgressBar
 
 
 class Progress(TrainerCallback):
@@ -88,66 +78,109 @@ class Progress(TrainerCallback):
 
 
 def train(run: Run, launch: record.Launch, host: Host = ALONE) -> Result:
-    """Train one run in `launch.folder` and return how it ended; summary.json there says the same."""
-    try:
-        inputs = host.inputs(run, lambda: prepare(run))
-        plan = build_plan(run.train, inputs.splits["train"].rows, record.data_seed(run))
-        rows = inputs.splits.get("eval")
-        warning = check_questions(rows.rows, run.evaluation) if rows else None
-    except BaseException:
-        with suppress(OSError):
-            launch.folder.rmdir()  # Hydra has made it; nothing is in it yet
-        raise
-    record.claim(launch.folder, run)
-    ledger = Ledger(launch.folder, Metrics(launch.folder, run.tracking.tensorboard), Terminal(run.verbosity))
-    with keep_log(launch.folder / "train.log", run.verbosity), _followed(run, host, ledger), _ending(ledger):
-        if warning:
-            ledger.terminal.say(warning, style="yellow")
-        _train(run, launch, host, inputs, plan, ledger)
-    return Result(ledger.summary["state"], launch.folder, ledger.summary)
+    """Train one run in `launch.folder` and return how it ended; summary.json there says the same.
+
+    With `run.resume` the run of that folder goes on; one that has come to its end is returned as it ended.
+    """
+    before = read_json(launch.folder / "summary.json") if run.resume else {}
+    if before.get("state") in FINISHED:
+        return Result(before["state"], launch.folder, before)
+    with host.listening():
+        try:
+            setup = _set_up(run, launch, host)
+            with held(launch.folder, run, setup.record) as place:
+                return _attempt(setup, place)
+        except BaseException as error:
+            with suppress(OSError):
+                launch.folder.rmdir()  # Hydra has made it; something is in it once the run has begun
+            if isinstance(error, KeyboardInterrupt):
+                return Result("interrupted", launch.folder, {"error": str(error) or "interrupted"})
+            raise
 
 
-def _train(run: Run, launch: record.Launch, host: Host, inputs: Inputs, plan: Plan | None, ledger: Ledger) -> None:
-    device, terminal, splits = Device.current(run.model.dtype), ledger.terminal, inputs.splits
+def _set_up(run: Run, launch: record.Launch, host: Host) -> Setup:
+    inputs = host.inputs(run, lambda: prepare(run))
+    plan = build_plan(run.train, inputs.splits["train"].rows, record.data_seed(run))
+    rows = inputs.splits.get("eval")
+    warning = check_questions(rows.rows, run.evaluation) if rows else None
+    device = Device.current(run.model.dtype)
     facts = inputs.facts() | {"device": device.facts()}
     facts |= {"adapter": origin(run.model.adapter)} if run.model.adapter else {}
     facts |= {"steps": plan.facts()} if plan else {}
-    record.write_record(launch.folder, run, launch.overrides, facts)
-    trainer, memory = _prepare(run, host, inputs, plan, device, launch.folder)
-    terminal.header(run, splits, plan, trainer, device, launch.folder)
+    written = record.build_record(launch.folder, run, launch.overrides, facts)
+    return Setup(run, launch.folder, host, inputs, plan, device, written, warning)
+
+
+def _attempt(setup: Setup, place: Place) -> Result:
+    """Train in a folder that is held; whatever comes of it, say so there."""
+    run, folder = setup.run, setup.folder
+    step = place.checkpoint.step if place.checkpoint else 0
+    ledger = Ledger(folder, Metrics(folder, run.tracking.tensorboard, step), Terminal(run.verbosity))
+    with keep_log(folder / "train.log", run.verbosity), _followed(setup, ledger), ending(run, ledger):
+        for line in filter(None, (setup.warning, *place.notes)):
+            ledger.terminal.say(line, style="yellow")
+        with determinism.strict(run.deterministic):
+            _train(setup, place, ledger)
+    state = ledger.summary["state"]
+    if state == "pruned" or (state == "complete" and not run.train.save_every):
+        checkpoints.remove_all(folder)  # once summary.json says that none is needed any more
+    return Result(state, folder, ledger.summary)
+
+
+@contextmanager
+def _followed(setup: Setup, ledger: Ledger) -> Iterator[None]:
+    """Have W&B follow a run of its own to the state that it ends with."""
+    follower = Follower(ledger.folder, setup.run.tracking)
+    if not (setup.host.is_followed and follower.is_wanted):
+        yield
+        return
+    subject = run_subject(ledger.folder)
+    follower.follow(subject)
+    try:
+        yield
+    finally:
+        follower.end(subject, ledger.summary["state"], ledger.summary.get("error"))
+        for line in follower.finish():
+            ledger.terminal.say(line)
+
+
+def _train(setup: Setup, place: Place, ledger: Ledger) -> None:
+    run, device, terminal = setup.run, setup.device, ledger.terminal
+    trainer, memory = _prepare(setup)
+    terminal.header(run, setup.inputs.splits, setup.plan, trainer, device, setup.folder)
     if run.model.adapter and (other := other_base(run.model.adapter, location(run.model))):
         terminal.say(f"model.adapter was trained on another base, {other}", style="bold red")
     ledger.summary |= trainer.engine.facts()
     check_parity(trainer, device)
-    counter = TokenCounter(trainer.model)
-    trainer.add_callback(Progress(host))
-    judge = _judge(run, host, inputs, device, trainer, counter, ledger)
-    judge.judge_untuned(lambda evaluator: host.untuned(run, device, lambda: evaluator(trainer.model)))
+    gauges = _watch(setup, place, trainer, memory, ledger)
+    judge, untuned = gauges.judge, setup.host.untuned
+    if place.checkpoint:
+        terminal.say(f"going on after step {place.checkpoint.step} of {trainer.args.max_steps}", style="bold")
+    else:
+        if judge.evaluator and run.evaluation.untuned:
+            terminal.say("scoring the untuned model, then training", style="dim")
+        judge.judge_untuned(lambda evaluator: untuned(run, device, lambda: evaluator(trainer.model)))
     try:
-        _fit(trainer, splits["train"], judge, counter, ledger, device, memory)
+        _fit(setup, place, trainer, gauges, ledger)
     except Pruned:
         judge.discard()
         ledger.summary |= judge.summary()
         raise
-    finally:
-        with suppress(OSError):
-            (launch.folder / "checkpoints").rmdir()  # the trainer makes it even where nothing is saved
     judge.end(trainer.model)
-    inputs.tokenizer.save_pretrained(launch.folder / "adapter")
+    setup.inputs.tokenizer.save_pretrained(setup.folder / "adapter")
     ledger.summary |= {"state": "complete", **_adapter_facts(trainer.model), **judge.summary()}
     ledger.metrics.write(trainer.state.global_step, _final_metrics(ledger.summary))
     terminal.answers(judge.untuned, judge.kept)
-    terminal.summary(ledger.summary, device, launch.folder)
+    terminal.summary(ledger.summary, device, setup.folder)
 
 
-def _prepare(
-    run: Run, host: Host, inputs: Inputs, plan: Plan | None, device: Device, folder: Path
-) -> tuple[SFTTrainer, PeakMemory]:
+def _prepare(setup: Setup) -> tuple[WatchedTrainer, PeakMemory]:
     """Take the base, add the adapter, build the trainer; memory counts from the loaded base on."""
-    model = host.base(run, device, lambda: _load(run, device))
+    run, device, inputs = setup.run, setup.device, setup.inputs
+    model = setup.host.base(run, device, lambda: _load(run, device))
     memory = PeakMemory(device)
-    train = inputs.splits["train"]
-    return build_trainer(run, _adapted(run, model), inputs.tokenizer, train, plan, device, folder), memory
+    adapted, train = _adapted(run, model), inputs.splits["train"]
+    return build_trainer(run, adapted, inputs.tokenizer, train, setup.plan, device, setup.folder), memory
 
 
 def _load(run: Run, device: Device) -> PreTrainedModel:
@@ -166,51 +199,56 @@ def _adapted(run: Run, model: PreTrainedModel) -> PeftModel:
     return lora.load_adapter(model, place, trainable=True, dropout=run.lora.dropout, seed=run.train.seed)
 
 
-def _judge(
-    run: Run,
-    host: Host,
-    inputs: Inputs,
-    device: Device,
-    trainer: SFTTrainer,
-    counter: TokenCounter,
-    ledger: Ledger,
-) -> Judge:
-    rows = inputs.splits.get("eval")
-    evaluator = Evaluator(rows.rows, inputs.tokenizer, run.evaluation, device) if rows else None
-    steps, patience = trainer.args.max_steps, run.train.early_stopping
+def _watch(setup: Setup, place: Place, trainer: WatchedTrainer, memory: PeakMemory, ledger: Ledger) -> Gauges:
+    """Put in place all that happens besides training; what remembers something gets that back from a checkpoint."""
+    run, host, counter = setup.run, setup.host, TokenCounter(trainer.model)
+    judge = _judge(setup, trainer, counter, ledger)
+    bar = ProgressBar(ledger.terminal, trainer.args.max_steps)
+    epoch = setup.inputs.splits["train"].counts.supervised_tokens
+    metrics = TrainingMetrics(ledger.metrics, counter, epoch, lambda: judge.seconds, bar.show)
+    kept = [item for item in trainer.callback_handler.callbacks if isinstance(item, Stateful)]
+    parts: list[Stateful] = [ledger.metrics, counter, memory, judge, metrics, *kept]
+    say, keep = ledger.terminal.say, run.train.keep_checkpoints
+    checkpointer = Checkpointer(trainer, setup.folder, place.identity, keep, parts, say)
+    after_step = AfterStep(trainer, judge, checkpointer, host, run.train.save_every)
+    for callback in (checkpointer, Progress(host), metrics, bar, after_step):
+        trainer.add_callback(callback)
+    trainer.after_step = after_step
+    if place.checkpoint:
+        checkpointer.begin_at(place.checkpoint, place.changed)
+    return Gauges(judge, counter, memory, metrics, bar)
+
+
+def _judge(setup: Setup, trainer: WatchedTrainer, counter: TokenCounter, ledger: Ledger) -> Judge:
+    run, host, rows = setup.run, setup.host, setup.inputs.splits.get("eval")
+
+    def stop_if_asked() -> None:
+        if host.stopping():
+            raise Interrupted("stopped")
 
     def report(step: int, value: float) -> bool:
         return host.report(step, counter.read()[1], value)
 
-    judge = Judge(evaluator, run.evaluation, patience, steps, ledger.metrics, ledger.folder, report)
-    trainer.add_callback(judge)
-    return judge
+    evaluator = (
+        Evaluator(rows.rows, setup.inputs.tokenizer, run.evaluation, setup.device, stop_if_asked) if rows else None
+    )
+    steps, patience = trainer.args.max_steps, run.train.early_stopping
+    return Judge(evaluator, run.evaluation, patience, steps, ledger.metrics, ledger.folder, report)
 
 
-def _fit(
-    trainer: SFTTrainer,
-    train: Split,
-    judge: Judge,
-    counter: TokenCounter,
-    ledger: Ledger,
-    device: Device,
-    memory: PeakMemory,
-) -> None:
+def _fit(setup: Setup, place: Place, trainer: WatchedTrainer, gauges: Gauges, ledger: Ledger) -> None:
     """Train, and enter steps, tokens, time and memory into the summary however that ends."""
-    bar = ProgressBar(ledger.terminal, trainer.args.max_steps)
-    epoch = train.counts.supervised_tokens
-    trainer.add_callback(TrainingMetrics(ledger.metrics, counter, epoch, lambda: judge.seconds, bar.show))
-    trainer.add_callback(bar)
-    memory.reset_peak()  # of the evaluation before
-    start, aside = time.perf_counter(), judge.seconds
+    gauges.memory.reset_peak()  # of the evaluation before
+    setup.host.training = True
     try:
-        trainer.train()
-        device.synchronize()
+        with suppress(NothingLeft):
+            trainer.train(resume_from_checkpoint=str(place.checkpoint.path) if place.checkpoint else None)
+        setup.device.synchronize()
     finally:
-        bar.stop()
-        counter.remove()
-        seconds = time.perf_counter() - start - (judge.seconds - aside)
-        tokens, supervised = counter.read()
+        gauges.bar.stop()
+        gauges.counter.remove()
+        seconds = gauges.metrics.seconds
+        tokens, supervised = gauges.counter.read()
         ledger.summary |= {
             "steps": trainer.state.global_step,
             "train/seconds": round(seconds, 3),
@@ -218,7 +256,7 @@ def _fit(
             "tokens/supervised": supervised,
             "tokens/per_second": round(tokens / seconds, 1),
             "tokens/supervised_per_second": round(supervised / seconds, 1),
-            **memory.report(),
+            **gauges.memory.report(),
         }
 
 
@@ -230,59 +268,3 @@ def _adapter_facts(model: torch.nn.Module) -> dict[str, Any]:
 
 def _final_metrics(summary: dict[str, Any]) -> dict[str, float]:
     return {name: value for name, value in summary.items() if name.startswith("memory/") or name == "objective"}
-
-
-@contextmanager
-def _followed(run: Run, host: Host, ledger: Ledger) -> Iterator[None]:
-    """Have W&B follow a run of its own to the state that it ends with."""
-    follower = Follower(ledger.folder, run.tracking)
-    if not (host.is_followed and follower.is_wanted):
-        yield
-        return
-    subject = run_subject(ledger.folder)
-    follower.follow(subject)
-    try:
-        yield
-    finally:
-        follower.end(subject, ledger.summary["state"], ledger.summary.get("error"))
-        for line in follower.finish():
-            ledger.terminal.say(line)
-
-
-@contextmanager
-def _ending(ledger: Ledger) -> Iterator[None]:
-    """Write summary.json however the run ends. Only the user's mistakes and bugs go on as exceptions."""
-    start = time.time()
-    try:
-        yield
-    except BaseException as error:
-        ledger.summary |= {"state": _state_of(error)}
-        if not isinstance(error, Pruned):
-            ledger.summary |= {"error": str(error) or type(error).__name__}
-        if ledger.summary["state"] == "failed":
-            (ledger.folder / "error.txt").write_text(traceback.format_exc())
-            raise
-        ledger.terminal.say(_explained(error), style="bold red")
-    finally:
-        ledger.metrics.close()
-        record.write_json(ledger.folder / "summary.json", {**ledger.summary, "seconds": round(time.time() - start, 3)})
-
-
-def _state_of(error: BaseException) -> str:
-    if isinstance(error, Diverged):
-        return "diverged"
-    if isinstance(error, Pruned):
-        return "pruned"
-    if isinstance(error, torch.OutOfMemoryError):
-        return "out_of_memory"
-    return "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-
-
-def _explained(error: BaseException) -> str:
-    if isinstance(error, torch.OutOfMemoryError):
-        knobs = (
-            "train.batch_size (train.tokens_per_step or train.grad_accum makes up for it), data.max_length,"
-            " train.gradient_checkpointing"
-        )
-        return f"Out of memory. What helps: {knobs}.\n{str(error).splitlines()[0]}"
-    return f"Stopped: {str(error) or 'interrupted'}"

@@ -255,8 +255,9 @@ class Train:
     parameters to count operations. False: TRL's loop to the letter."""
     log_every: int = number(1, least=1)
     save_every: int | None = number(None, least=1)
-    """Write a checkpoint every so many steps."""
+    """Write a checkpoint every so many steps. Null: only where the run is stopped."""
     keep_checkpoints: int | None = number(2, least=1)
+    """How many of the newest are kept; null: all."""
     early_stopping: int | None = number(None, least=1)
     """Stop after this many evaluations in a row without a better objective."""
     seed: int = number(42, least=0, below=2**32)
@@ -314,6 +315,12 @@ class Run:
         lambda value: bool(re.fullmatch(r"\w[\w.-]{0,99}", value)),
     )
     """Name of the study this run is a trial of (needs -m)."""
+    resume: str | None = satisfying(None, "a run folder", lambda value: bool(value.strip()))
+    """The folder of a run that ended before it was complete: go on with it, from its newest checkpoint."""
+    resume_anyway: bool = False
+    """Go on although options, rows or code have changed since: with the new ones from there on."""
+    deterministic: bool = False
+    """Use only GPU kernels that give the same bits every time; slower, see benchmarks/README.md. A CPU does anyhow."""
     verbosity: str = choice("normal", "quiet", "normal", "debug")
     model: Model = field(default_factory=Model)
     quant: Quant = field(default_factory=Quant)

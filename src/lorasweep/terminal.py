@@ -49,7 +49,7 @@ class Terminal:
             ),
             ("adapter", f"r {run.lora.r}, alpha {run.lora.effective_alpha:g}, {trainable:,} of {total:,} parameters"),
             ("optimizer", f"{optim.name}, lr {optim.lr:g} {scheduler.name}, {trainer.args.max_steps} steps"),
-            ("device", f"{device.name}, {device.memory_gib:.0f} GiB"),
+            ("device", f"{device.name}, {device.memory_gib:.0f} GiB{', deterministic' * run.deterministic}"),
             ("engine", str(trainer.engine)),
             *((name, _counted(split.counts)) for name, split in splits.items()),
             ("folder", os.path.relpath(folder)),
@@ -72,8 +72,6 @@ class Terminal:
         for name, split in splits.items():
             for line in split_doubts(name, asdict(split.counts)):
                 self.say(line, style="yellow")
-        if run.evaluation.untuned and "eval" in splits:
-            self.say("scoring the untuned model, then training", style="dim")
 
     def summary(self, summary: Mapping[str, Any], device: Device, folder: Path) -> None:
         """Show what came of the run."""
@@ -150,7 +148,8 @@ class ProgressBar(TrainerCallback):
             self.next_line = step + max(1, self.total // 10)
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Start the bar."""
+        """Start the bar, of a run that is resumed where it was."""
+        self.progress.update(self.task, completed=state.global_step)
         if self.live:
             self.progress.start()
 

@@ -28,6 +28,15 @@ class TokenCounter:
         """Return tokens and supervised tokens so far."""
         return int(self._total), int(self._supervised)
 
+    def state(self) -> dict[str, Any]:
+        """Return the counts."""
+        total, supervised = self.read()
+        return {"total": total, "supervised": supervised}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on counting from there."""
+        self._total, self._supervised = state["total"], state["supervised"]
+
     def remove(self) -> None:
         """Stop counting."""
         self._handle.remove()

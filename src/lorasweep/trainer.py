@@ -101,7 +101,7 @@ def training_arguments(run: Run, total_steps: int, device: Device, folder: Path,
         raise UserError(Problem("scheduler.warmup", run.scheduler.warmup, allowed))
     checkpointing = device.is_gpu if train.gradient_checkpointing == "auto" else train.gradient_checkpointing
     return SFTConfig(
-        output_dir=str(folder / "checkpoints"),
+        output_dir=str(folder),
         **_batch_arguments(run, flat),
         max_steps=total_steps,
         max_grad_norm=train.max_grad_norm or 0.0,
@@ -112,9 +112,7 @@ def training_arguments(run: Run, total_steps: int, device: Device, folder: Path,
         dataset_kwargs={"skip_prepare_dataset": True},
         logging_steps=train.log_every,
         logging_nan_inf_filter=False,
-        save_strategy="steps" if train.save_every else "no",
-        save_steps=train.save_every or 500,
-        save_total_limit=train.keep_checkpoints,
+        save_strategy="no",  # it would write pickles, straight into place
         seed=train.seed,
         data_seed=record.data_seed(run),
         dataloader_num_workers=train.loader_workers,

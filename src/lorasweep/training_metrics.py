@@ -23,7 +23,7 @@ NAMES = {
 class TrainingMetrics(TrainerCallback):
     """Writes a line of metrics per logged step; `epoch_tokens` are the supervised tokens of the data.
 
-    `aside` tells the seconds spent so far on other things.
+    `aside` tells the seconds spent so far on other things; `seconds` are those spent on training.
     """
 
     def __init__(
@@ -37,10 +37,25 @@ class TrainingMetrics(TrainerCallback):
         self.metrics, self.counter, self.epoch_tokens = metrics, counter, epoch_tokens
         self.aside, self.show = aside, show
         self.last = (0.0, 0)
+        self.began, self.earlier = self._now(), 0.0
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Start the clock."""
-        self.last = (self._now(), 0)
+        self.began = self._now()
+        self.last = (self.began, self.counter.read()[0])
+
+    @property
+    def seconds(self) -> float:
+        """Return the seconds of training so far, before a run was resumed too."""
+        return self.earlier + self._now() - self.began
+
+    def state(self) -> dict[str, Any]:
+        """Return the seconds of training so far."""
+        return {"seconds": self.seconds}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Count from there."""
+        self.earlier = state["seconds"]
 
     def on_log(
         self,

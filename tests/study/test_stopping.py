@@ -17,30 +17,32 @@ from tests.study.sessions import Told, finished, log_of, run, trials_of
 from tests.study.toy import toy
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_one_signal_lets_running_trials_finish_and_starts_no_more(tmp_path: Path, number: signal.Signals) -> None:
+def test_one_ctrl_c_lets_running_trials_finish_and_starts_no_more(tmp_path: Path) -> None:
     folder = tmp_path / "study"
 
     def interrupt(trial: Trial) -> None:
         if trial.number == 2:
-            os.kill(os.getpid(), number)
+            os.kill(os.getpid(), signal.SIGINT)
 
     reason, text = run(toy(folder, seconds=0.1), interrupt)
     assert reason == "interrupted"
-    assert "once more to stop at once" in text
+    assert "once more to stop each after its step" in text
     trials = trials_of(folder)
     assert {trial.state for trial in trials} == {State.COMPLETE}
     assert 3 <= len(trials) <= 4
     assert finished(folder, seconds=0.1)[: len(trials)] == trials
 
 
-def test_a_second_signal_stops_trials_which_run_again_under_their_numbers(tmp_path: Path) -> None:
+@pytest.mark.parametrize("numbers", [(signal.SIGINT, signal.SIGINT), (signal.SIGTERM,), (signal.SIGUSR1,)])
+def test_a_second_ctrl_c_or_the_end_of_the_job_stops_trials_which_run_again_under_their_numbers(
+    tmp_path: Path, numbers: tuple[signal.Signals, ...]
+) -> None:
     folder = tmp_path / "study"
 
     def interrupt(trial: Trial) -> None:
         if trial.number == 2:
-            for _ in range(2):
-                os.kill(os.getpid(), signal.SIGINT)
+            for number in numbers:
+                os.kill(os.getpid(), number)
 
     reason, _ = run(toy(folder, seconds=0.4, slots=1, n_trials=4), interrupt)
     assert reason == "interrupted"

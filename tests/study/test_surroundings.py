@@ -243,9 +243,10 @@ def finished_elsewhere(folder: Path, options: dict[str, Any]) -> list[State]:
 
 def test_a_command_line_without_room_ends_without_a_traceback(small_disk: Path) -> None:
     (small_disk / "filler").write_bytes(bytes(560 * 1024))
+    before = psutil.Process().children()
     session = launch(small_disk / "study", n_trials=2)
     text, _ = session.communicate(timeout=120)
     assert session.returncode == 2
     assert "1 problem" in text
     assert "Traceback" not in text
-    assert not psutil.Process().children()
+    assert psutil.Process().children() == before

@@ -147,7 +147,7 @@ def main() -> None:
     with user_errors():
         definition = toy(Path(sys.argv[1]), **json.loads(sys.argv[2]))
         reason = run_session(definition, build_view(build_console(), definition))
-    raise SystemExit(130 if reason == "interrupted" else 1 if reason else 0)
+    raise SystemExit(os.EX_TEMPFAIL if reason == "interrupted" else 1 if reason else 0)
 
 
 if __name__ == "__main__":

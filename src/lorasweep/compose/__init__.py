@@ -7,7 +7,7 @@ import re
 import sys
 import uuid
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from lorasweep import schema
 from lorasweep.compose.checked import checked_run, checked_study, composed_values, read_point
 from lorasweep.compose.command_line import CommandLine
+from lorasweep.compose.resuming import check_unchanged, end_of, resumed_folder, resuming_line
 from lorasweep.conflicts import conflicts
 from lorasweep.record import Launch
 from lorasweep.rules import MISSING, UserError, check, user_errors
@@ -36,7 +37,7 @@ def register() -> None:
     ConfigStore.instance().store(name="schema", node=schema.Run)
     OmegaConf.register_new_resolver("oc.env", _environment_variable, replace=True)
     OmegaConf.register_new_resolver("either", lambda value, other: value or other, replace=True)
-    OmegaConf.register_new_resolver("run_id", lambda: uuid.uuid4().hex[:4], use_cache=True, replace=True)
+    OmegaConf.register_new_resolver("run_id", lambda: uuid.uuid4().hex[:6], use_cache=True, replace=True)
 
 
 def _environment_variable(name: str, default: Any = MISSING) -> Any:
@@ -55,11 +56,21 @@ def check_command_line(conf: Path, arguments: Sequence[str] | None = None) -> sc
     None where Hydra is asked for something else than a run: help, information, completion, the config itself, a study.
     """
     register()
-    line = CommandLine.of(sys.argv[1:] if arguments is None else arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    line = CommandLine.of(given)
     if line.informs:
         return None
     with user_errors():
+        folder = resumed_folder(line)
+        if folder and (end := end_of(folder)):
+            print(end)
+            raise SystemExit(0)
+        if folder:
+            sys.argv[1:] = resuming_line(folder, given)
+            line = replace(CommandLine.of(sys.argv[1:]), resumes=True)
         run = checked_run(conf, line)
+        if folder:
+            check_unchanged(folder, run)
     return None if line.shows_config or line.multirun else run
 
 

@@ -29,6 +29,8 @@ class CommandLine:
     """The composed config is to be printed: checked like a run, but nothing is trained."""
     config_dir: Path | None
     problems: list[Problem] = field(default_factory=list)
+    resumes: bool = False
+    """A run goes on in its folder: the arguments are made from what is saved there."""
 
     @classmethod
     def of(cls, arguments: Sequence[str]) -> CommandLine:

@@ -68,7 +68,10 @@ class Composition:
         found += missing_files(self.run.data, self.run.model)
         found += hydra_problems(OmegaConf.to_container(composed.hydra, resolve=False), self.untouched)
         found += self._study_problems(composed, values)
-        found += folder_problems(folder, self.line.multirun)
+        if self.run.resume is None:
+            found += folder_problems(folder, self.line.multirun)
+        elif not self.line.resumes:
+            found.append(Problem("resume", self.run.resume, "only on the command line of train.py, for one run"))
         return problems + [self._with_source(problem) for problem in found]
 
     def compose_strictly(self) -> Any:

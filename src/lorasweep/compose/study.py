@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -196,7 +197,7 @@ def start(settings: Settings, loader: ConfigLoader, master: DictConfig, argument
             with undisturbed():
                 write_best(definition)
     if reason:
-        raise SystemExit(130 if reason == "interrupted" else 1)
+        raise SystemExit(os.EX_TEMPFAIL if reason == "interrupted" else 1)
 
 
 def define(sweeper: Mapping[str, Any], loader: ConfigLoader, master: DictConfig, arguments: list[str]) -> Definition:

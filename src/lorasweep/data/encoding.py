@@ -5,7 +5,9 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -184,7 +186,7 @@ def _write(
     source: Source, data: Data, kind: str, tokenizer: PreTrainedTokenizerBase, longest: int | None, staging: Path
 ) -> None:
     rows = source.rows
-    with progress_bars(len(rows) >= ROWS_WORTH_A_BAR):
+    with progress_bars(len(rows) >= ROWS_WORTH_A_BAR), _own_environment():
         rows.map(
             Encoder(data, kind, tokenizer, longest, _without_rows(source)),
             batched=True,
@@ -197,6 +199,16 @@ def _write(
             cache_file_name=str(staging / "rows.arrow"),
             desc="Tokenising",
         )
+
+
+@contextmanager
+def _own_environment() -> Iterator[None]:
+    """Keep the object os.environ: datasets puts a copy in its place, and whoever holds the first sees no change."""
+    environment = os.environ
+    try:
+        yield
+    finally:
+        os.environ = environment  # noqa: B003 not to clear it
 
 
 def _without_rows(source: Source) -> Source:

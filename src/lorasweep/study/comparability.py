@@ -36,6 +36,8 @@ def problems(space: Space, run: Run, pruner: str) -> Iterator[Problem]:
         is_measure = key.startswith("evaluation.") and key not in FREE_EVALUATION
         if key.partition(".")[0] in (*FREE, *COMPOSED):
             yield Problem(key, value, "one value: it is no part of what trials are compared in")
+        if key == "deterministic":
+            yield Problem(key, value, "one value: it is for whole processes, and costs time")
         if is_data or is_measure or key in OTHER_TEXT:
             yield Problem(key, value, "one value: with another, trials are judged on other rows or by another score")
         if key == "data.packing" and not tokens and "train.tokens_per_step" not in varied:

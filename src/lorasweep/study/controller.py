@@ -11,6 +11,7 @@ from types import FrameType
 
 from optuna.pruners import BasePruner
 
+from lorasweep.checkpoints import has_checkpoint
 from lorasweep.rules import Problem, UserError
 from lorasweep.study.adapters import Adapters
 from lorasweep.study.candidates import Candidates
@@ -28,7 +29,8 @@ from lorasweep.study.view import View
 from lorasweep.study.worker import Outcome
 
 SECONDS_BETWEEN_LOOKS = 0.25
-SECONDS_TO_STOP = 15.0
+SECONDS_TO_STOP = 60.0
+"""For a step, and for writing a checkpoint."""
 SECONDS_TO_DIE = 5.0
 STARTS_IN_A_ROW = 3
 MOST_ROUNDED = 0.6
@@ -117,7 +119,8 @@ class Controller:
         """Begin the trial that comes next."""
         number, composed = self.candidates.begin(slot.index)
         folder = self._folder_of(number)
-        set_aside(folder)
+        if not has_checkpoint(folder):  # from which the worker goes on
+            set_aside(folder)
         self.running[number] = Running(number, slot)
         job = {"number": number, "folder": str(folder), "objectives": self.settings.objectives, **asdict(composed)}
         slot.send({"do": "train", **job})
@@ -270,12 +273,14 @@ class Controller:
         if self.signals and not self.warned:
             self.warned, self.reason = True, self.reason or "interrupted"
             if self.running:
-                self.view.say(f"finishing {len(self.running)} running trials; once more to stop at once")
+                count, after_step = f"{len(self.running)} running trials", "each after its step"
+                soft = f"finishing {count}; once more to stop {after_step}"
+                self.view.say(soft if self.signals == 1 else f"stopping {count}, {after_step}")
         if self.signals > 1:
             self._stop_running()
 
     def _stop_running(self) -> None:
-        """Stop every trial now, so that it can be run again."""
+        """Stop every trial after its step, so that it can be gone on with."""
         for running in self.running.values():
             if not running.stopped:
                 running.stopped, running.slot.heard = True, time.monotonic()
@@ -291,4 +296,5 @@ class Controller:
         return trial_folder(self.definition.folder, number)
 
     def _count_signal(self, number: int, frame: FrameType | None) -> None:
-        self.signals += 1
+        """Count Ctrl-C; whoever sends another signal does not wait for trials to come to their end."""
+        self.signals += 1 if number == signal.SIGINT else 2

@@ -11,9 +11,9 @@ from lorasweep.rules import MISSING, Problem, UserError
 from lorasweep.study.settings import Direction, Settings
 from lorasweep.study.space import Choice, Point, Space, dimension_of
 
-FREE = ("tracking", "verbosity", "name", "study")
+FREE = ("tracking", "verbosity", "name", "study", "resume", "resume_anyway")
 """Sections of a config that change nothing about what is trained and measured."""
-COSTS = ("memory/", "train/seconds", "seconds", "adapter/")
+COSTS = ("memory/", "train/seconds", "evaluation/seconds", "seconds", "adapter/")
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from lorasweep import determinism
 from lorasweep.record import write_json
 from lorasweep.rules import Problem, UserError
 from lorasweep.study.controller import SECONDS_TO_DIE, CannotStart, Controller
@@ -39,6 +40,7 @@ def run_session(definition: Definition, view: View, closing: Callable[[Store], s
     first trial for everything that the user can mend; what was there stays as it was.
     """
     check_sampler(definition.settings)
+    determinism.prepare(definition.compose({}).run.get("deterministic", False))  # workers inherit it
     slots = build_slots(definition.settings.slots, definition.objective, definition.folder / "workers")
     try:
         with _claimed(definition.folder), _opened(definition) as store, ending(slots):

@@ -1,4 +1,4 @@
-"""The signals that ask a study to end: Ctrl-C, and that of a job's time being over."""
+"""The signals that ask a study to end: Ctrl-C, and those of a job that is about to be ended."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from types import FrameType
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 Handler = Callable[[int, FrameType | None], object] | signal.Handlers
 
 
 @contextmanager
 def handled(handler: Handler) -> Iterator[None]:
     """Have these signals do something else than end the process."""
-    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, handler) for number in SIGNALS}
     try:
         yield
     finally:

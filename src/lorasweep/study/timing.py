@@ -6,10 +6,11 @@ import time
 from collections.abc import Callable
 
 from lorasweep.device import Device
+from lorasweep.ending import Result
 from lorasweep.evaluation import Scores
 from lorasweep.host import Interrupted
 from lorasweep.record import Launch
-from lorasweep.run import Result, train
+from lorasweep.run import train
 from lorasweep.schema import Run
 from lorasweep.study.outcomes import State
 from lorasweep.study.training import STATES, Training, Warm, build_run

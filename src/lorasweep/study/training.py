@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
+from lorasweep.ending import Result
 from lorasweep.host import Interrupted
 from lorasweep.inputs import prepare
 from lorasweep.library_logs import quiet_libraries
+from lorasweep.places import is_run
 from lorasweep.preflight import check_inputs
 from lorasweep.record import Launch, slug
 from lorasweep.resident import Resident
 from lorasweep.rules import Problem, UserError, build
-from lorasweep.run import Result, train
+from lorasweep.run import train
 from lorasweep.schema import Run
 from lorasweep.steps import build_plan
 from lorasweep.study import worker
@@ -37,17 +40,22 @@ class Warm(Resident):
     """The last step and their number."""
 
     def progress(self, step: int, total: int) -> None:
-        """Tell that a step is done."""
+        """Tell that a step is done; a run that is to stop does so by itself, once it has a checkpoint."""
         self.last = step, total
-        try:
+        with suppress(worker.Interrupted):
             self.reporter.progress(step, total)
-        except worker.Interrupted:
-            raise Interrupted from None
+
+    def stopping(self) -> bool:
+        """Tell whether the controller wants the trial to stop."""
+        return self.reporter.stopping()
 
     def report(self, step: int, tokens: int, value: float) -> bool:
         """Tell the objective; returns whether to go on."""
         _, total = self.last
-        return self.reporter.report(step, tokens, value, round(tokens * total / step))
+        try:
+            return self.reporter.report(step, tokens, value, round(tokens * total / step))
+        except worker.Interrupted:
+            raise Interrupted("stopped") from None
 
 
 class Training:
@@ -84,9 +92,13 @@ class Training:
         return {"problems": [asdict(problem) for problem in problems], "facts": facts}
 
     def train(self, job: Job, reporter: Reporter) -> Outcome:
-        """Train a trial; its values are those of the study's objectives in the run's summary."""
+        """Train a trial, from its newest checkpoint where it was begun before.
+
+        Its values are those of the study's objectives in the run's summary.
+        """
         self.host.reporter = reporter
         run = build_run(job.run)
+        run.resume = str(job.folder) if is_run(job.folder) else None
         run.name = f"{job.number}-{run.name or slug(','.join(job.varied)) or 'baseline'}"
         result = train(run, Launch(job.folder, job.overrides), self.host)
         summary = {name: value for name, value in result.summary.items() if isinstance(value, int | float | str)}

@@ -89,6 +89,9 @@ class Reporter(Protocol):
     def progress(self, step: int, total: int) -> None:
         """Tell that a step is done; raises `Interrupted` if the trial is to stop."""
 
+    def stopping(self) -> bool:
+        """Tell whether the trial is to stop."""
+
     def report(self, step: int, tokens: int, value: float, budget: int) -> bool:
         """Tell the objective after so many supervised tokens of a budget; returns whether to go on."""
 
@@ -114,9 +117,13 @@ class Listener:
         self.channel = channel
         self.jobs: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self.answers: queue.SimpleQueue[bool] = queue.SimpleQueue()
-        self.stopping = threading.Event()
+        self.stop = threading.Event()
         self._told = 0.0
         threading.Thread(target=self._listen, daemon=True).start()
+
+    def stopping(self) -> bool:
+        """Tell whether the controller wants the trial to stop."""
+        return self.stop.is_set()
 
     def progress(self, step: int, total: int) -> None:
         """Tell that a step is done, not more often than anybody would look."""
@@ -135,7 +142,7 @@ class Listener:
         return go_on
 
     def _stop_if_told(self) -> None:
-        if self.stopping.is_set():
+        if self.stopping():
             raise Interrupted
 
     def _listen(self) -> None:
@@ -143,7 +150,7 @@ class Listener:
             if message["do"] == "answer":
                 self.answers.put(bool(message["go_on"]))
             elif message["do"] == "stop":
-                self.stopping.set()
+                self.stop.set()
                 self.answers.put(False)
             else:
                 self.jobs.put(message)

@@ -185,7 +185,7 @@ def give_up() -> None:
 
 def main() -> None:
     """Serve an owner until it has finished or is gone."""
-    for number in (signal.SIGINT, signal.SIGTERM):  # sent to a whole job, but for the owner to handle
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):  # sent to a whole job, but for the owner to handle
         signal.signal(number, signal.SIG_IGN)
     os.nice(NICENESS)
     place, owner, seconds_left_alone, tracking = sys.argv[1:]

@@ -6,7 +6,7 @@ const complete = trials.filter((trial) => trial.values);
 const baseline = trials.find((trial) => trial.kind === "baseline");
 const best = trials.find((trial) => trial.rank === 1);
 const isMultiple = study.objectives.length > 1;
-const LESS_IS_BETTER = /^(memory\/|train\/seconds|seconds|adapter\/)|loss$|perplexity$/;
+const LESS_IS_BETTER = /^(memory\/|(train|evaluation)\/seconds|seconds|adapter\/)|loss$|perplexity$/;
 const SHORT = {
   "memory/peak_gib": "peak GiB",
   "tokens/per_second": "tokens/s",

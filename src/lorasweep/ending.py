@@ -1,0 +1,110 @@
+"""How a run ends: its states, its exit codes, and the summary.json that says so."""
+
+from __future__ import annotations
+
+import os
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lorasweep import checkpoints, record
+from lorasweep.divergence import Diverged
+from lorasweep.host import Interrupted
+from lorasweep.judge import Pruned
+from lorasweep.metrics import Metrics
+from lorasweep.schema import Run
+from lorasweep.terminal import Terminal
+
+EXIT_CODES = {
+    "complete": 0, "pruned": 0, "failed": 1, "diverged": 3, "out_of_memory": 4, "interrupted": os.EX_TEMPFAIL,
+}  # fmt: skip
+FINISHED = ("complete", "pruned")
+"""States after which nothing is left to train."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a run ended, and what summary.json says of it."""
+
+    state: str
+    folder: Path
+    summary: dict[str, Any]
+
+    @property
+    def objective(self) -> float | None:
+        """Return the objective; of a pruned run the best so far, of other runs that are not complete none."""
+        return self.summary.get("objective")
+
+    @property
+    def error(self) -> str | None:
+        """Return what ended a run that is neither complete nor pruned."""
+        return self.summary.get("error")
+
+    @property
+    def exit_code(self) -> int:
+        """Return the exit code of a process that ran only this."""
+        return EXIT_CODES[self.state]
+
+
+@dataclass
+class Ledger:
+    """What a run writes while it goes: its folder, its metrics, what it shows, and the summary that ends it."""
+
+    folder: Path
+    metrics: Metrics
+    terminal: Terminal
+    summary: dict[str, Any] = field(default_factory=dict)
+
+
+@contextmanager
+def ending(run: Run, ledger: Ledger) -> Iterator[None]:
+    """Write summary.json however the run ends. Only the user's mistakes and bugs go on as exceptions."""
+    try:
+        yield
+    except BaseException as error:
+        ledger.summary |= {"state": _state_of(error)}
+        if not isinstance(error, Pruned):
+            ledger.summary |= {"error": str(error) or type(error).__name__}
+        if ledger.summary["state"] == "failed":
+            (ledger.folder / "error.txt").write_text(traceback.format_exc())
+            raise
+        ledger.terminal.say(_explained(error), style="bold red")
+        if ledger.summary["state"] in ("interrupted", "out_of_memory") and run.study is None:
+            ledger.terminal.say(_way_on(ledger.folder))
+    finally:
+        ledger.metrics.close()
+        summary = {**ledger.summary, "seconds": round(ledger.metrics.seconds, 3)}
+        record.write_json(ledger.folder / "summary.json", summary)
+
+
+def _state_of(error: BaseException) -> str:
+    if isinstance(error, Diverged):
+        return "diverged"
+    if isinstance(error, Pruned):
+        return "pruned"
+    if isinstance(error, torch.OutOfMemoryError):
+        return "out_of_memory"
+    return "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+
+
+def _explained(error: BaseException) -> str:
+    if isinstance(error, torch.OutOfMemoryError):
+        knobs = (
+            "train.batch_size (train.tokens_per_step or train.grad_accum makes up for it), data.max_length,"
+            " train.gradient_checkpointing"
+        )
+        return f"Out of memory. What helps: {knobs}.\n{str(error).splitlines()[0]}"
+    if isinstance(error, Interrupted | Pruned):
+        return f"{str(error).capitalize()}."
+    return f"Stopped: {str(error) or 'interrupted'}"
+
+
+def _way_on(folder: Path) -> str:
+    step = checkpoints.latest_step(folder / checkpoints.FOLDER)
+    start = "from the beginning, for there is no checkpoint" if step is None else f"after step {step}"
+    return f"It goes on {start}, with\n  python train.py resume={os.path.relpath(folder)}"

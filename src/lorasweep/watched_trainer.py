@@ -1,0 +1,37 @@
+"""TRL's trainer with a place between its steps, and without its own way of going on from a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from trl import SFTTrainer
+
+
+class WatchedTrainer(SFTTrainer):
+    """TRL's trainer, told what to do after a step.
+
+    A subclass because no callback comes after the line of a step is logged, and because with a checkpoint transformers
+    does two things in one: it finds its place in the data, which is right, and loads weights, optimizer and random
+    streams of files it has written itself, which is not exact (research: PEFT's float32, no check of anything). Here it
+    finds its place alone; `checkpointing` puts back the rest.
+    """
+
+    after_step: Callable[[], None] = staticmethod(lambda: None)
+    """Called once a step is done and its line is logged, and, for the same step again, at the end of an epoch."""
+
+    def _maybe_log_save_evaluate(self, *arguments: Any, **options: Any) -> None:
+        super()._maybe_log_save_evaluate(*arguments, **options)
+        self.after_step()
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """Load nothing: it would not find adapters under our names."""
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """Load nothing."""
+
+    def _load_scaler(self, checkpoint: str | None) -> None:
+        """Load nothing."""
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        """Load nothing: by then a sampler may have drawn the order of an epoch from another stream."""

@@ -1,0 +1,67 @@
+"""Real training whose worker or whole study is killed, once at every place, in the middle of a trial."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+from lorasweep.study.training import Training, Warm
+from lorasweep.study.worker import Job, Outcome, Reporter
+
+KILLED = {1: 3, 2: 2}
+"""After which step of which trial its worker is."""
+TOPPLED = ((0, 1), (0, 4), (1, 2), (1, 3), (2, 1))
+"""After which step of which trial the whole study is."""
+
+
+class Fragile(Warm):
+    """Surroundings that end the process."""
+
+    job: Job
+
+    def progress(self, step: int, total: int) -> None:
+        """End it, the first time."""
+        mark = self.job.folder.parents[1] / f"killed-{self.job.number}"
+        if step == KILLED.get(self.job.number) and not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        super().progress(step, total)
+
+
+class Toppling(Warm):
+    """Surroundings that end the study."""
+
+    job: Job
+
+    def progress(self, step: int, total: int) -> None:
+        """End it, once at every place."""
+        mark = self.job.folder.parents[1] / f"toppled-{self.job.number}-{step}"
+        if (self.job.number, step) in TOPPLED and not mark.exists():
+            mark.touch()
+            os.kill(os.getppid(), signal.SIGKILL)
+            os.kill(os.getpid(), signal.SIGKILL)
+        super().progress(step, total)
+
+
+class Killed(Training):
+    """Trains trials, some of which are killed."""
+
+    def __init__(self) -> None:
+        self.host = Fragile()
+
+    def train(self, job: Job, reporter: Reporter) -> Outcome:
+        """Train a trial that may be killed."""
+        self.host.job = job  # type: ignore[attr-defined]
+        return super().train(job, reporter)
+
+
+class Toppled(Training):
+    """Trains trials of a study that is killed."""
+
+    def __init__(self) -> None:
+        self.host = Toppling()
+
+    def train(self, job: Job, reporter: Reporter) -> Outcome:
+        """Train a trial in the middle of which the study may be killed."""
+        self.host.job = job  # type: ignore[attr-defined]
+        return super().train(job, reporter)
