@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +86,17 @@ def launched(tmp_path: Path) -> Callable[..., Path]:
         return result.folder
 
     return start
+
+
+@pytest.fixture
+def varlen_on_cpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Have runs take torch's varlen attention on a CPU."""
+    from lorasweep import attention
+    from tests.varlen_reference import kernels_on_cpu
+
+    monkeypatch.setattr(attention, "why_not_varlen", lambda model, device: None)
+    with kernels_on_cpu():
+        yield
 
 
 def command(*arguments: str, cwd: Path, timeout: float = 300, **environment: str) -> subprocess.CompletedProcess[str]:

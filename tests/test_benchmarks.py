@@ -42,6 +42,33 @@ def test_slots_of_a_study_that_pretends_to_train_are_refilled() -> None:
     assert found["batches"] >= 1.0
 
 
+def test_kernels_are_put_into_classes_and_gaps_between_them_counted() -> None:
+    from kernel_classes import busy, class_of, product_of
+
+    assert busy([(5, 6), (0, 2), (1, 3), (1, 2)]) == 4
+    assert class_of("triton_poi_fused__to_copy_attention_mul_3") == "compiled"
+    assert class_of("void pytorch_flash::flash_bwd_dq_dk_dv_loop_seqk_parallel_kernel<…>") == "attention"
+    assert class_of("void kDequantizeBlockwise<__nv_bfloat16, 512, 64, 8, 2>") == "dequantise"
+    assert class_of("nvjet_tst_256x128_64x4_2x1_v_bz_coopA_TNT") == "matrix products"
+    assert class_of("void at::native::(anonymous namespace)::fused_adam_kernel") == "optimizer, norms"
+    assert product_of([[8192, 16], [16, 4096]], 16, 32000) == "LoRA"
+    assert product_of([[8192, 4096], [4096, 11008]], 16, 32000) == "base"
+    assert product_of([[8192, 4096], [4096, 32000]], 16, 32000) == "logits"
+
+
+def test_curves_of_one_seed_are_compared_beside_those_of_two() -> None:
+    from gpu_quality import compare
+
+    losses = {("ours", 1): 1.0, ("TRL", 1): 1.1, ("ours", 2): 2.0, ("TRL", 2): 2.3}
+    found = [
+        {"arm": arm, "seed": seed, "losses": [value] * 4, "eval_loss": value} for (arm, seed), value in losses.items()
+    ]
+    distances = compare(found, 2)
+    assert distances["train loss, ours to TRL, same seed, max"] == pytest.approx(0.3)
+    assert distances["eval loss, ours to TRL, same seed, fmean"] == pytest.approx(0.2)
+    assert distances["eval loss, TRL to TRL, two seeds, max"] == pytest.approx(1.2)
+
+
 def _ended(folder: Path, tensors: dict[str, torch.Tensor], losses: list[float]) -> Path:
     folder.mkdir()
     save_file(tensors, folder / "end.safetensors")

@@ -58,9 +58,17 @@ def _budget_conflicts(train: Train) -> Iterator[Problem]:
         yield Problem("train.grad_accum", train.grad_accum, allowed)
     if tokens and train.group_by_length:
         yield Problem("train.group_by_length", True, "false: train.tokens_per_step sorts the rows of a step by itself")
+    if train.dequantised and train.fused is False:
+        yield Problem("train.dequantised", True, "false: it needs train.fused")
+    if train.graphs and train.gradient_checkpointing is not False:
+        yield Problem(
+            "train.gradient_checkpointing", train.gradient_checkpointing, "false: train.graphs keeps all activations"
+        )
 
 
 def _model_conflicts(run: Run) -> Iterator[Problem]:
+    if run.model.attention == "varlen" and run.train.padding_free is False and not run.data.packing:
+        yield Problem("train.padding_free", False, "auto: model.attention=varlen attends to rows laid end to end")
     if run.lora.init in ("olora", "pissa", "orthogonal") and run.quant.method != "none":
         yield Problem("lora.init", run.lora.init, "another init, or quant=none: it starts from unquantised weights")
     if run.lora.use_dora and run.quant.method == "int8":

@@ -17,8 +17,14 @@ class Diverged(ArithmeticError):
         super().__init__(f"{what} is not finite at step {step}; a lower optim.lr or train.max_grad_norm may help")
 
 
+def check_norm(norm: float, step: int) -> None:
+    """Raise `Diverged` unless the norm of a step's gradients is finite, and so every gradient."""
+    if not math.isfinite(norm):
+        raise Diverged("the gradient", step)
+
+
 class StopOnNonFinite(TrainerCallback):
-    """Raises `Diverged` between backward and update.
+    """Raises `Diverged` between backward and update, unless the trainer itself `looks` at gradients there.
 
     With float16 the loss scaler looks for itself, leaves steps that overflow out and lowers its scale, which is no
     divergence until it never ends: 25 such steps in a row take the scale from 65,536 to nothing.
@@ -26,8 +32,8 @@ class StopOnNonFinite(TrainerCallback):
 
     MOST_SKIPPED = 25
 
-    def __init__(self, scales_loss: bool) -> None:
-        self.scales_loss = scales_loss
+    def __init__(self, scales_loss: bool, looks: bool = False) -> None:
+        self.scales_loss, self.looks = scales_loss, looks
         self.skipped = 0
 
     def state(self) -> dict[str, Any]:
@@ -42,8 +48,10 @@ class StopOnNonFinite(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Check every gradient; one wait for the device per step."""
+        if self.scales_loss or self.looks:
+            return
         gradients = [item.grad for item in kwargs["model"].parameters() if item.grad is not None]
-        if not self.scales_loss and not torch.isfinite(torch.stack(torch._foreach_norm(gradients))).all():
+        if not torch.isfinite(torch.stack(torch._foreach_norm(gradients))).all():
             raise Diverged("the gradient", state.global_step + 1)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:

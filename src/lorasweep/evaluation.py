@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -14,6 +14,7 @@ from datasets import Dataset
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from lorasweep.answer_metrics import build_metrics
+from lorasweep.attention import for_padded_rows
 from lorasweep.data import IGNORED
 from lorasweep.device import Device
 from lorasweep.rules import Problem, UserError
@@ -157,12 +158,16 @@ def stop_ids(model: Any, tokenizer: PreTrainedTokenizerBase, answers: Iterable[s
 
 
 @contextmanager
-def scoring(model: Any, device: Device) -> Iterator[None]:
-    """Switch dropout and gradients off, in training's precision, and leave mode and random streams as they were."""
+def scoring(model: Any, device: Device, flat: bool = False) -> Iterator[None]:
+    """Switch dropout and gradients off, in training's precision, and leave mode and random streams as they were.
+
+    Rows are padded, or `flat`: laid end to end as in training.
+    """
     training = model.training
     model.eval()
+    layout = nullcontext() if flat else for_padded_rows(model)
     try:
-        with torch.random.fork_rng(enabled=True), torch.no_grad(), device.autocast():
+        with torch.random.fork_rng(enabled=True), torch.no_grad(), device.autocast(), layout:
             yield
     finally:
         model.train(training)

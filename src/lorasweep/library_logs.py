@@ -8,7 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-CHATTY = ("httpx", "httpcore", "filelock", "fsspec", "urllib3", "asyncio", "matplotlib")
+CHATTY = (
+    "httpx", "httpcore", "filelock", "fsspec", "urllib3", "asyncio", "matplotlib",
+    "torch.nn.attention.varlen",  # a line for every layer of every step
+)  # fmt: skip
 
 
 def quiet_libraries() -> None:

@@ -16,6 +16,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from lorasweep.attention import loaded_with
 from lorasweep.device import Device
 from lorasweep.input_files import location
 from lorasweep.schema import Model
@@ -47,7 +48,7 @@ def build_model(model: Model, quantization: BitsAndBytesConfig | None, device: D
         location(model),
         dtype=device.precision,
         quantization_config=quantization,
-        attn_implementation="sdpa" if model.attention == "auto" else model.attention,
+        attn_implementation=loaded_with(model.attention),
         device_map={"": 0 if device.is_gpu else "cpu"},
         **_repository(model),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import Any
 
@@ -53,31 +53,45 @@ def bins(lengths: Sequence[int], capacity: int) -> list[list[int]]:
 
 
 def check_parity(trainer: Any, device: Device) -> None:
-    """Raise unless the rows of one packed row lose the same per token as each does alone."""
+    """Raise unless rows laid end to end lose the same per token as each does alone; nothing to do for padded rows."""
     rows, collator = trainer.train_dataset, trainer.data_collator
     collate = collator
     if "rows" in rows.column_names:  # an item is a whole optimizer step
         rows, collate = chain.from_iterable(collator.examples(step["rows"]) for step in rows), collator.collate
-    row = next((row for row in rows if len(row["seq_lengths"]) > 1), None)
+    row, packed = _several_in_one(rows) if getattr(collate, "padding_free", True) else (None, False)
     if row is None:
         return
     difference = parity(trainer.model, row, collate([row]), trainer.processing_class.pad_token_id, device)
     if difference > TOLERANCE[device.precision]:
-        allowed = f"false: packed rows see each other with this model or attention (loss differs by {difference:.2g})"
-        raise UserError(Problem("data.packing", True, allowed))
+        key = "data.packing" if packed else "train.padding_free"
+        allowed = f"false: rows see each other with this model or attention (loss differs by {difference:.2g})"
+        raise UserError(Problem(key, True, allowed))
+
+
+def _several_in_one(rows: Iterable[dict[str, Any]]) -> tuple[dict[str, Any] | None, bool]:
+    """Return the first packed row, or the first two rows as one, and which of it that is; None if there is neither."""
+    first: dict[str, Any] | None = None
+    for row in rows:
+        lengths = row.get("seq_lengths", ())
+        if len(lengths) > 1:
+            return row, True
+        if not lengths and first:
+            return pack_rows([first, row], len(first["input_ids"]) + len(row["input_ids"]))[0], False
+        first = row
+    return None, False
 
 
 def parity(model: Any, row: dict[str, list[int]], batch: dict[str, Any], pad_token_id: int, device: Device) -> float:
     """Return the largest difference in a token's loss between a packed row and its parts alone."""
     batch = {name: value.to(model.device) if torch.is_tensor(value) else value for name, value in batch.items()}
+    with scoring(model, device, flat=True):
+        packed = model(**batch, fused_lm_head=True, use_cache=False).log_probs[0]
     start, largest = 0, 0.0
     with scoring(model, device):
-        packed = model(**batch, fused_lm_head=True, use_cache=False).log_probs[0]
         for length in row["seq_lengths"]:
             part = {name: row[name][start : start + length] for name in ("input_ids", "labels")}
-            alone = model(
-                **pad_right([part], pad_token_id, model.device), fused_lm_head=True, use_cache=False
-            ).log_probs[0]
+            inputs = pad_right([part], pad_token_id, model.device)
+            alone = model(**inputs, fused_lm_head=True, use_cache=False).log_probs[0]
             if length > 1:
                 largest = max(largest, (packed[start : start + length - 1] - alone).abs().max().item())
             start += length

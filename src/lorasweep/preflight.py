@@ -97,8 +97,7 @@ def _model_problems(run: Run) -> Iterator[Problem]:
     except (OSError, ValueError, ImportError) as error:
         yield Problem("model.name", run.model.name, f"a model that transformers can load: {_first_line(error)}")
         return
-    if run.model.attention.startswith("flash") and find_spec("flash_attn") is None:
-        yield Problem("model.attention", run.model.attention, "sdpa or eager: the package flash-attn is not installed")
+    yield from _attention_problems(run, model)
     context = context_length(config)
     if run.data.max_length and context and run.data.max_length > context:
         yield Problem("data.max_length", run.data.max_length, f"at most {context}, the context of {run.model.name}")
@@ -113,6 +112,17 @@ def _model_problems(run: Run) -> Iterator[Problem]:
         from lorasweep.continuation import adapter_problems
 
         yield from adapter_problems(run, model)
+
+
+def _attention_problems(run: Run, model: Any) -> Iterator[Problem]:
+    from lorasweep.attention import VARLEN, why_not_varlen
+    from lorasweep.device import Device
+
+    wanted = run.model.attention
+    if wanted.startswith("flash") and find_spec("flash_attn") is None:
+        yield Problem("model.attention", wanted, "sdpa or eager: the package flash-attn is not installed")
+    if wanted == VARLEN and (why := why_not_varlen(model, Device.current(run.model.dtype))):
+        yield Problem("model.attention", wanted, f"auto, sdpa or eager: {why}")
 
 
 def target_problems(lora: Lora, model: Any) -> Iterator[Problem]:

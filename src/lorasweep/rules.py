@@ -117,6 +117,11 @@ def text_or_names(value: Any) -> bool:
     )
 
 
+def is_switch(value: Any) -> bool:
+    """Tell whether a value is auto, true or false."""
+    return value == "auto" or isinstance(value, bool)
+
+
 def is_template(value: str) -> bool:
     """Tell whether a text is a template over columns, each named in braces."""
     try:

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from lorasweep.rules import choice, is_date, is_template, number, satisfying, text_or_names
+from lorasweep.rules import choice, is_date, is_switch, is_template, number, satisfying, text_or_names
 
 OPTIMIZERS = (
     "adamw_torch", "adamw_torch_fused", "adamw_8bit", "adamw_bnb_8bit", "paged_adamw_32bit", "paged_adamw_8bit",
@@ -57,8 +57,10 @@ class Model:
     dtype: str = choice("auto", *DTYPES)
     """The precision a run computes in, and of all that is not quantised; the adapter itself is always float32. auto:
     bfloat16 where the device computes it natively, else float16 (with loss scaling), on CPU float32."""
-    attention: str = choice("auto", "auto", "sdpa", "eager", "flash_attention_2", "flash_attention_3")
-    """auto: sdpa."""
+    attention: str = choice("auto", "auto", "varlen", "sdpa", "eager", "flash_attention_2", "flash_attention_3")
+    """varlen: torch's own attention over rows laid end to end (16 bit, GPUs from Ampere on), in training; scores and
+    answers come from sdpa. auto: varlen where device and model allow it, else flash_attention_2 if flash-attn is
+    installed, else sdpa, which is also taken where batches are padded."""
     chat_template: str | None = None
     """A Jinja chat template, or the path of a .jinja file; null: the tokenizer's own."""
     trust_remote_code: bool = False
@@ -226,15 +228,31 @@ class Train:
     that many rows, however many tokens."""
     max_grad_norm: float | None = number(1.0, above=0)
     """Gradients are scaled down to this norm; null: never."""
-    gradient_checkpointing: Any = satisfying(
-        "auto", "auto, true or false", lambda value: value == "auto" or isinstance(value, bool)
-    )
+    gradient_checkpointing: Any = satisfying("auto", "auto, true or false", is_switch)
     """Compute activations again instead of keeping them. auto: on a GPU; saves most of the memory, takes 1.3 to 1.5
     times as long."""
     group_by_length: bool = False
     """Batches of similar length: less padding, another order of rows."""
-    padding_free: bool = False
-    """Lay the rows of a batch end to end instead of padding them."""
+    padding_free: Any = satisfying("auto", "auto, true or false", is_switch)
+    """Lay the rows of a batch end to end instead of padding them. auto: where attention keeps rows apart by itself
+    (varlen, flash_attention_*); sdpa and eager take a mask of the batch's length squared for it."""
+    compile: Any = satisfying("auto", "auto, true or false", is_switch)
+    """Compile the decoder layers (torch.compile): a quarter to a third less time for a step, and 10 to 45 s before the
+    first one. auto: on a GPU, where rows are laid end to end and the run is long enough to save more than that."""
+    fused: Any = satisfying("auto", "auto, true or false", is_switch)
+    """Run a frozen layer and its LoRA as one operation, which adds the update where it is multiplied: fewer passes over
+    memory. auto: on a GPU where layers are not compiled, as the compiler does about the same. Layers that are adapted
+    otherwise (DoRA, int8) stay as PEFT has them."""
+    dequantised: bool = False
+    """Hold 16-bit copies of the 4-bit weights in training, in place of making each in every forward and backward: the
+    same numbers sooner, for 2 bytes more per weight (7B: 12 GiB). Needs `fused`."""
+    graphs: bool = False
+    """Replay forward and backward of the decoder as CUDA graphs, one for each size of batch up to 4,096 tokens: for
+    long runs of small batches on a GPU, where launching kernels takes the time. Needs varlen attention and
+    `gradient_checkpointing=false`; every size costs about two steps and some memory."""
+    lean: bool = True
+    """Leave out what the host does in every step of TRL's trainer without changing its result, such as walking all
+    parameters to count operations. False: TRL's loop to the letter."""
     log_every: int = number(1, least=1)
     save_every: int | None = number(None, least=1)
     """Write a checkpoint every so many steps. Null: only where the run is stopped."""

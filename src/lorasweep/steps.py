@@ -15,10 +15,10 @@ from transformers import PreTrainedTokenizerBase
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from lorasweep.data import IGNORED
+from lorasweep.lean_trainer import TOKEN_METRICS, LeanTrainer
 from lorasweep.packing import pack_rows
 from lorasweep.rules import Problem, UserError
 from lorasweep.schema import Train
-from lorasweep.watched_trainer import WatchedTrainer
 
 Numbers = NDArray[numpy.int64]
 
@@ -116,16 +116,16 @@ class StepCollator:
 
 
 def build_collator(
-    train: Train, rows: Dataset, tokenizer: PreTrainedTokenizerBase, packed_length: int | None
+    train: Train, rows: Dataset, tokenizer: PreTrainedTokenizerBase, packed_length: int | None, flat: bool
 ) -> StepCollator:
-    """Return the collator of steps over tokenised rows, packed to `packed_length` tokens if that is given."""
+    """Return the collator of steps over tokenised rows, `flat` or padded, packed to `packed_length` tokens if given."""
     assert tokenizer.pad_token_id is not None
-    flat = train.padding_free or packed_length is not None
+    assert flat or packed_length is None
     collate = DataCollatorForLanguageModeling(pad_token_id=tokenizer.pad_token_id, padding_free=flat)
     return StepCollator(rows, collate, train.batch_size, packed_length)
 
 
-class StepTrainer(WatchedTrainer):
+class StepTrainer(LeanTrainer):
     """TRL's trainer where one item of the data is a whole optimizer step, however many forward passes that takes.
 
     A subclass because neither callback nor argument can do it: the trainer fetches the same number of batches for
@@ -136,14 +136,16 @@ class StepTrainer(WatchedTrainer):
 
     def training_step(self, model: Any, inputs: dict[str, list[Any]], num_items_in_batch: Any = None) -> torch.Tensor:
         """Add up the gradients of every forward pass of a step; return the step's loss per supervised token."""
-        step, supervised = super().training_step, inputs["supervised"]
-        self.current_gradient_accumulation_steps = len(supervised)  # what the auxiliary loss of experts is divided by
-        loss = torch.stack([step(model, batch, sum(supervised)) for batch in inputs["batches"]]).sum()
-        self._weigh_metrics(supervised)
+        step, self._supervised = super().training_step, inputs["supervised"]
+        self.current_gradient_accumulation_steps = len(self._supervised)  # for the auxiliary loss of experts
+        loss = torch.stack([step(model, batch, sum(self._supervised)) for batch in inputs["batches"]]).sum()
         return loss
 
-    def _weigh_metrics(self, supervised: list[int]) -> None:
-        """Turn TRL's metrics of every forward pass into the step's; its own plain mean depends on the batches."""
-        for name in ("entropy", "mean_token_accuracy"):
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+        """Return the norm; TRL's metrics become those of the step: a plain mean over passes depends on the passes."""
+        norm = super()._get_grad_norm(model, grad_norm)
+        count = len(self._supervised)
+        for name in TOKEN_METRICS:
             values = self._metrics["train"][name]
-            values[-len(supervised) :] = [numpy.average(values[-len(supervised) :], weights=supervised).item()]
+            values[-count:] = [numpy.average(values[-count:], weights=self._supervised).item()]
+        return norm

@@ -50,6 +50,7 @@ class Terminal:
             ("adapter", f"r {run.lora.r}, alpha {run.lora.effective_alpha:g}, {trainable:,} of {total:,} parameters"),
             ("optimizer", f"{optim.name}, lr {optim.lr:g} {scheduler.name}, {trainer.args.max_steps} steps"),
             ("device", f"{device.name}, {device.memory_gib:.0f} GiB{', deterministic' * run.deterministic}"),
+            ("engine", str(trainer.engine)),
             *((name, _counted(split.counts)) for name, split in splits.items()),
             ("folder", os.path.relpath(folder)),
         ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,15 @@ from transformers import PreTrainedTokenizerBase, PrinterCallback
 from trl import SFTConfig
 
 from lorasweep import lora, record
+from lorasweep.attention import use
+from lorasweep.compilation import compile_layers
 from lorasweep.data import Split
 from lorasweep.device import Device
 from lorasweep.divergence import StopOnNonFinite
+from lorasweep.engine import Work, choose_engine
+from lorasweep.fused_lora import fuse_layers
+from lorasweep.graphs import capture_layers
+from lorasweep.lean_trainer import LeanTrainer
 from lorasweep.model import context_length
 from lorasweep.optim import optimizer_arguments
 from lorasweep.packing import pack
@@ -21,7 +28,6 @@ from lorasweep.rules import Problem, UserError
 from lorasweep.scheduler import scheduler_arguments
 from lorasweep.schema import Run
 from lorasweep.steps import Plan, StepTrainer, build_collator
-from lorasweep.watched_trainer import WatchedTrainer
 
 
 def build_trainer(
@@ -32,21 +38,25 @@ def build_trainer(
     plan: Plan | None,
     device: Device,
     folder: Path,
-) -> WatchedTrainer:
+) -> LeanTrainer:
     """Return TRL's trainer on tokenised rows, with the adapter in the precision it was made in."""
     assert (plan is None) == (run.train.tokens_per_step is None)
     rows = train.rows.select_columns(["input_ids", "labels"])
     packed_length = (run.data.max_length or context_length(model.config)) if run.data.packing else None
     assert packed_length or not run.data.packing
-    trainer_class, collator = WatchedTrainer, None
-    if plan:
-        trainer_class, collator = StepTrainer, build_collator(run.train, rows, tokenizer, packed_length)
-        rows = plan.dataset()
-    elif packed_length:
+    if packed_length and not plan:
         rows = pack(rows, packed_length)
     total_steps = len(plan.steps) if plan else budget(run, len(rows), train.counts.supervised_tokens)
-    values = lora.values(model)
-    arguments = training_arguments(run, total_steps, device, folder)
+    work = expected_work(run, plan, total_steps, train.counts.tokens / len(rows), packed_length)
+    engine = choose_engine(run, model.get_base_model(), device, work)
+    use(model, engine.layout.attention)
+    trainer_class, collator = LeanTrainer, None
+    if plan:
+        trainer_class = StepTrainer
+        collator = build_collator(run.train, rows, tokenizer, packed_length, engine.layout.flat)
+        rows = plan.dataset()
+    values, scales_loss = lora.values(model), device.mixed_precision == "fp16"
+    arguments = training_arguments(run, total_steps, device, folder, engine.layout.flat)
     if arguments.n_gpu > 1:
         arguments._n_gpu = 1  # a run uses one GPU; left to itself, the trainer would spread it over all visible ones
     trainer = trainer_class(
@@ -55,14 +65,34 @@ def build_trainer(
         data_collator=collator,
         train_dataset=rows,
         processing_class=tokenizer,
-        callbacks=[StopOnNonFinite(scales_loss=device.mixed_precision == "fp16")],
+        callbacks=[StopOnNonFinite(scales_loss, looks=run.train.lean)],
     )
+    trainer.lean, trainer.scales_loss = run.train.lean, scales_loss
     lora.put_back(trainer.model, values)
     trainer.remove_callback(PrinterCallback)
+    if engine.fused:
+        fused = fuse_layers(trainer.model, device.precision, run.train.dequantised)
+        engine = replace(engine, fused=fused > 0)
+    if engine.compiled:
+        compile_layers(trainer.model)
+    if engine.graphs:
+        capture_layers(trainer.model)
+    trainer.engine = engine
     return trainer
 
 
-def training_arguments(run: Run, total_steps: int, device: Device, folder: Path) -> SFTConfig:
+def expected_work(run: Run, plan: Plan | None, steps: int, tokens_per_row: float, packed_length: int | None) -> Work:
+    """Return the forward passes of a run and their tokens; of steps that are packed as they come, about."""
+    batch_size = run.train.batch_size
+    if plan is None:
+        passes = steps * run.train.grad_accum
+        return Work(passes, passes * batch_size * tokens_per_row)
+    tokens = [len(rows) * tokens_per_row for rows in plan.steps]
+    each = batch_size * (packed_length or tokens_per_row)
+    return Work(sum(math.ceil(count / each) for count in tokens), sum(tokens))
+
+
+def training_arguments(run: Run, total_steps: int, device: Device, folder: Path, flat: bool) -> SFTConfig:
     """Return the trainer's arguments; the names of other libraries stop here."""
     train = run.train
     schedule = scheduler_arguments(run.scheduler, total_steps)
@@ -72,7 +102,7 @@ def training_arguments(run: Run, total_steps: int, device: Device, folder: Path)
     checkpointing = device.is_gpu if train.gradient_checkpointing == "auto" else train.gradient_checkpointing
     return SFTConfig(
         output_dir=str(folder),
-        **_batch_arguments(run),
+        **_batch_arguments(run, flat),
         max_steps=total_steps,
         max_grad_norm=train.max_grad_norm or 0.0,
         activation_checkpointing=checkpointing,
@@ -96,7 +126,7 @@ def training_arguments(run: Run, total_steps: int, device: Device, folder: Path)
     )
 
 
-def _batch_arguments(run: Run) -> dict[str, Any]:
+def _batch_arguments(run: Run, flat: bool) -> dict[str, Any]:
     train = run.train
     if train.tokens_per_step:  # an item of the data is a step, which its collator divides into batches
         return {
@@ -108,7 +138,7 @@ def _batch_arguments(run: Run) -> dict[str, Any]:
         "per_device_train_batch_size": train.batch_size,
         "gradient_accumulation_steps": train.grad_accum,
         "train_sampling_strategy": "group_by_length" if train.group_by_length else "random",
-        "padding_free": train.padding_free,
+        "padding_free": flat,
         "packing": run.data.packing,
     }
 
