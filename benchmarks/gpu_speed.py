@@ -58,12 +58,7 @@ OFF = {
 OURS = {
     "ours": [],
     **{f"ours without {name}": off for name, off in OFF.items()},
-    "ours, all off": ["train.fused=false", *itertools.chain(*OFF.values())],
-    "ours, fused": ["train.fused=true"],
-    "ours without compile and fused": ["train.compile=false", "train.fused=false"],
-    "ours with graphs": ["train.graphs=true"],
-    "ours dequantised": ["train.dequantised=true"],
-    "ours with graphs, dequantised": ["train.graphs=true", "train.dequantised=true"],
+    "ours, all off": [*OFF["varlen"], *OFF["lean"]],
     "ours, checkpointed": ["train.gradient_checkpointing=true"],
 }
 BEST: dict[str, Any] = {"activation_checkpointing": False, "optim": "adamw_torch_fused"}
@@ -74,17 +69,12 @@ PLAIN: dict[str, dict[str, Any]] = {
     "TRL, best flags, row by row": {**BEST, "per_device_train_batch_size": 1, "gradient_accumulation_steps": 4},
 }
 ARMS = [
-    "TRL, best flags", "ours", "ours with graphs", "ours dequantised", "ours, fused", "ours without lean",
-    "ours without compile", "ours without compile and fused", "ours with graphs, dequantised",
-    "TRL, tutorial flags", "ours, checkpointed", "TRL, best flags, row by row", "ours without varlen", "ours, all off",
-    "TRL, best flags, compiled",
+    "TRL, best flags", "ours", "ours without lean", "ours without compile", "TRL, tutorial flags", "ours, checkpointed",
+    "TRL, best flags, row by row", "ours without varlen", "ours, all off", "TRL, best flags, compiled",
 ]  # fmt: skip
 """In the order of importance."""
-REPLAYED = ("ours with graphs", "ours with graphs, dequantised")
-ONE_JOB = {**dict.fromkeys(REPLAYED, "tutorial"), "TRL, best flags, row by row": "packed"}
+ONE_JOB = {"TRL, best flags, row by row": "packed"}
 """Arms that make no difference in the other job."""
-WARM = dict.fromkeys(REPLAYED, 60)
-"""Steps that are not measured, where more are needed: most sizes of batches are to have been seen twice."""
 assert {*ARMS} == {*OURS, *PLAIN}
 LOGGED = 5
 """Every so many steps a line is logged, by all arms."""
@@ -100,7 +90,7 @@ class Watch:
     PROFILED = 2
 
     def __init__(self, options: argparse.Namespace, job: str) -> None:
-        self.warm: int = WARM.get(options.arm, options.warm)
+        self.warm: int = options.warm
         self.most: int = options.steps or MEASURED[job]
         self.profiled = options.arm in options.profile
         self.stamps = [time.perf_counter()]

@@ -66,7 +66,7 @@ def summary(found: Any, steps: int, rank: int, vocabulary: int) -> dict[str, Any
 
 
 def _products(found: Any, steps: int, rank: int, vocabulary: int) -> dict[str, float]:
-    """Return the matrix products' milliseconds by what they are of; those of replayed graphs are not among them."""
+    """Return the matrix products' milliseconds by what they are of."""
     time_of: dict[str, float] = defaultdict(float)
     with suppress(AttributeError, TypeError, KeyError):  # torch's own bookkeeping, which differs between versions
         for event in found.events():

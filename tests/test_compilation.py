@@ -12,7 +12,6 @@ from lorasweep import attention, compilation, lora
 from lorasweep.compilation import Dropout, compile_layers
 from lorasweep.device import Device
 from lorasweep.engine import Work, choose_engine
-from lorasweep.fused_lora import fuse_layers
 from lorasweep.model import build_model
 from lorasweep.quant import build_quantization, keep_gradients_on_cpu
 from lorasweep.resident import copy_modules
@@ -70,14 +69,12 @@ def codes() -> int:
     return int(counters["stats"]["unique_graphs"])
 
 
-@pytest.mark.parametrize("fused", [None, "made", "dequantised"])
 def test_one_code_serves_all_layers_rows_alphas_dropouts_and_runs_and_a_second_all_ranks(
-    fused: str | None, base: Any, backend: Callable[[str], None]
+    base: Any, backend: Callable[[str], None]
 ) -> None:
     found = []
     for rank, alpha, dropout in ((4, 8, 0.1), (4, 16, 0.2), (8, 8, 0.3), (16, 4, 0.1), (5, 4, 0.1)):
         model = adapted(base, rank, alpha, dropout)
-        assert not fused or fuse_layers(model, torch.float32, fused == "dequantised")
         compile_layers(model)
         for lengths in ((9, 21, 4), (7, 12), (40,)):
             step(model, lengths)
@@ -92,11 +89,9 @@ def test_one_code_serves_all_layers_rows_alphas_dropouts_and_runs_and_a_second_a
 @pytest.mark.parametrize(
     "name", ["eager", *(pytest.param(name, marks=pytest.mark.slow) for name in ("aot_eager", "inductor"))]
 )
-@pytest.mark.parametrize("fused", [False, True])
-def test_numbers_are_those_of_plain_layers(fused: bool, name: str, base: Any, backend: Callable[[str], None]) -> None:
+def test_numbers_are_those_of_plain_layers(name: str, base: Any, backend: Callable[[str], None]) -> None:
     backend(name)
     plain, compiled = (adapted(base, 4, 8, 0.0) for _ in range(2))
-    assert not fused or fuse_layers(compiled, torch.float32)
     compile_layers(compiled)
     for lengths in ((9, 21, 4), (7, 12), (40,)):
         wanted, found = step(plain, lengths), step(compiled, lengths)
@@ -169,18 +164,3 @@ def test_auto_compiles_where_it_saves_more_than_it_takes(monkeypatch: pytest.Mon
     model.config.num_hidden_layers, model.config.hidden_size = 32, 4096  # a Llama-2-7B
     assert [compiled(passes)[0] for passes in (500, 600)] == [False, True]
     assert [compiled(passes, tokens=8192)[0] for passes in (150, 200)] == [False, True]
-
-
-def test_auto_fuses_where_nothing_is_compiled_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attention, "why_not_varlen", lambda model, device: None)
-    model = build_model(tiny().model, None, CPU)
-
-    def fused(*overrides: str, device: Device = GPU) -> bool:
-        return choose_engine(tiny(*overrides), model, device, Work(1, 1500)).fused
-
-    assert fused()
-    assert not fused("train.compile=true")
-    assert not fused("train.fused=false")
-    assert not fused(device=CPU)
-    assert fused("train.fused=true", device=CPU)
-    assert fused("train.dequantised=true", "train.compile=true", device=CPU)

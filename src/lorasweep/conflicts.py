@@ -58,12 +58,6 @@ def _budget_conflicts(train: Train) -> Iterator[Problem]:
         yield Problem("train.grad_accum", train.grad_accum, allowed)
     if tokens and train.group_by_length:
         yield Problem("train.group_by_length", True, "false: train.tokens_per_step sorts the rows of a step by itself")
-    if train.dequantised and train.fused is False:
-        yield Problem("train.dequantised", True, "false: it needs train.fused")
-    if train.graphs and train.gradient_checkpointing is not False:
-        yield Problem(
-            "train.gradient_checkpointing", train.gradient_checkpointing, "false: train.graphs keeps all activations"
-        )
 
 
 def _model_conflicts(run: Run) -> Iterator[Problem]:

@@ -8,9 +8,8 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from lorasweep.attention import VARLEN, Layout, choose_layout
+from lorasweep.attention import Layout, choose_layout
 from lorasweep.device import Device
-from lorasweep.rules import Problem, UserError
 from lorasweep.schema import Run
 
 COMPILING = 45.0
@@ -34,35 +33,27 @@ class Engine:
     """What was chosen for a run, and why its layers are not compiled if they are not."""
 
     layout: Layout
-    fused: bool
-    """A frozen layer and its LoRA are one operation."""
-    graphs: bool
-    """The decoder is replayed as CUDA graphs."""
     compiled: bool
     why_not: str = ""
 
     def __str__(self) -> str:
         rows = "rows end to end" if self.layout.flat else "padded rows"
         layers = "layers compiled" if self.compiled else f"layers not compiled ({self.why_not})" if self.why_not else ""
-        parts = (self.layout.attention, rows, "LoRA fused" * self.fused, layers, "CUDA graphs" * self.graphs)
-        return ", ".join(filter(None, parts))
+        return ", ".join(filter(None, (self.layout.attention, rows, layers)))
 
     def facts(self) -> dict[str, Any]:
         """Return what a summary says of it."""
         layout = {"attention": self.layout.attention, "padding_free": self.layout.flat}
-        layers = {"fused": self.fused, "graphs": self.graphs, "compiled": self.compiled}
-        return {f"engine/{name}": value for name, value in (layout | layers).items()}
+        return {f"engine/{name}": value for name, value in (layout | {"compiled": self.compiled}).items()}
 
 
 def choose_engine(run: Run, model: PreTrainedModel, device: Device, work: Work) -> Engine:
     """Return how a run computes; it follows from config, data, model and device alone, never from a measurement."""
-    layout, train = choose_layout(run, model, device), run.train
-    if train.graphs and layout != Layout(VARLEN, True):
-        raise UserError(Problem("train.graphs", True, "false: it needs rows end to end in varlen attention"))
-    why_not = _why_not_compiled(run, model, layout, work) if device.is_gpu and train.compile == "auto" else ""
-    compiled = device.is_gpu and not why_not if train.compile == "auto" else train.compile
-    fused = train.dequantised or (device.is_gpu and not compiled) if train.fused == "auto" else train.fused
-    return Engine(layout, fused, train.graphs, compiled, why_not)
+    layout = choose_layout(run, model, device)
+    if run.train.compile != "auto":
+        return Engine(layout, run.train.compile)
+    why_not = _why_not_compiled(run, model, layout, work)
+    return Engine(layout, device.is_gpu and not why_not, why_not if device.is_gpu else "")
 
 
 def saved_seconds(model: PreTrainedModel, work: Work) -> float:

@@ -239,17 +239,6 @@ class Train:
     compile: Any = satisfying("auto", "auto, true or false", is_switch)
     """Compile the decoder layers (torch.compile): a quarter to a third less time for a step, and 10 to 45 s before the
     first one. auto: on a GPU, where rows are laid end to end and the run is long enough to save more than that."""
-    fused: Any = satisfying("auto", "auto, true or false", is_switch)
-    """Run a frozen layer and its LoRA as one operation, which adds the update where it is multiplied: fewer passes over
-    memory. auto: on a GPU where layers are not compiled, as the compiler does about the same. Layers that are adapted
-    otherwise (DoRA, int8) stay as PEFT has them."""
-    dequantised: bool = False
-    """Hold 16-bit copies of the 4-bit weights in training, in place of making each in every forward and backward: the
-    same numbers sooner, for 2 bytes more per weight (7B: 12 GiB). Needs `fused`."""
-    graphs: bool = False
-    """Replay forward and backward of the decoder as CUDA graphs, one for each size of batch up to 4,096 tokens: for
-    long runs of small batches on a GPU, where launching kernels takes the time. Needs varlen attention and
-    `gradient_checkpointing=false`; every size costs about two steps and some memory."""
     lean: bool = True
     """Leave out what the host does in every step of TRL's trainer without changing its result, such as walking all
     parameters to count operations. False: TRL's loop to the letter."""

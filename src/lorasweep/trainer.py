@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,6 @@ from lorasweep.data import Split
 from lorasweep.device import Device
 from lorasweep.divergence import StopOnNonFinite
 from lorasweep.engine import Work, choose_engine
-from lorasweep.fused_lora import fuse_layers
-from lorasweep.graphs import capture_layers
 from lorasweep.lean_trainer import LeanTrainer
 from lorasweep.model import context_length
 from lorasweep.optim import optimizer_arguments
@@ -70,13 +67,8 @@ def build_trainer(
     trainer.lean, trainer.scales_loss = run.train.lean, scales_loss
     lora.put_back(trainer.model, values)
     trainer.remove_callback(PrinterCallback)
-    if engine.fused:
-        fused = fuse_layers(trainer.model, device.precision, run.train.dequantised)
-        engine = replace(engine, fused=fused > 0)
     if engine.compiled:
         compile_layers(trainer.model)
-    if engine.graphs:
-        capture_layers(trainer.model)
     trainer.engine = engine
     return trainer
 
