@@ -69,7 +69,8 @@ def train_ours(options: argparse.Namespace, folder: Path) -> None:
         result = train(read_run([*overrides_of(options, seed), *FAST]), Launch(folder / str(seed), []), host)
         assert result.state == "complete", result.error
         losses = [entry["train/loss"] for entry in metrics.read(result.folder) if "train/loss" in entry]
-        engine = {name: value for name, value in result.summary.items() if name.startswith("engine/")}
+        numerics = json.loads((result.folder / "record.json").read_text())["numerics"]
+        engine = {name: numerics[name] for name in ("attention", "padding_free", "compiled")}
         tell("ours", seed, losses, result.summary["eval/loss"], result.summary["train/seconds"], engine)
 
 

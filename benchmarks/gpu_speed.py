@@ -76,6 +76,8 @@ ARMS = [
 ONE_JOB = {"TRL, best flags, row by row": "packed"}
 """Arms that make no difference in the other job."""
 assert {*ARMS} == {*OURS, *PLAIN}
+ENGINE = ("attention", "padding_free", "compiled")
+"""What a record says of how our arms compute."""
 LOGGED = 5
 """Every so many steps a line is logged, by all arms."""
 
@@ -228,9 +230,8 @@ class Ours:
             pass
         names = ("step", "tokens/total", "train/grad_norm", "train/loss")
         entries = [tuple(item[name] for name in names) for item in metrics.read(launch.folder) if names[-1] in item]
-        facts = json.loads((launch.folder / "summary.json").read_text())
-        engine = {name: value for name, value in facts.items() if name.startswith("engine/")}
-        return {**watch.measured(entries), **engine}
+        numerics = json.loads((launch.folder / "record.json").read_text())["numerics"]
+        return {**watch.measured(entries), **{name: numerics[name] for name in ENGINE}}
 
 
 class Plain:

@@ -13,11 +13,12 @@ from lorasweep.compilation import Dropout, compile_layers
 from lorasweep.device import Device
 from lorasweep.engine import Work, choose_engine
 from lorasweep.model import build_model
+from lorasweep.numerics import numerics
 from lorasweep.quant import build_quantization, keep_gradients_on_cpu
 from lorasweep.resident import copy_modules
 from tests.conftest import tiny
 from tests.test_attention import GPU
-from tests.test_numerics import CPU, train_losses
+from tests.test_numerics import CPU, parts, train_losses
 
 
 @pytest.fixture
@@ -122,6 +123,12 @@ def test_a_compiled_run_loses_what_a_plain_one_does(
     assert counters["stats"]["unique_graphs"]
     assert train_losses(compiled) == pytest.approx(train_losses(plain), rel=1e-5)
     assert "layers compiled" in (compiled / "train.log").read_text()
+
+
+def test_a_record_says_how_a_run_computes(tmp_path: Path, varlen_on_cpu: None) -> None:
+    for compiled in (True, False):
+        found = numerics(parts(tiny("quant=none", f"train.compile={compiled}"), tmp_path)[0])
+        assert (found["attention"], found["padding_free"], found["compiled"]) == ("varlen", True, compiled)
 
 
 def test_dropout_keeps_the_share_and_the_mean_and_nothing_changes_in_scoring() -> None:

@@ -42,9 +42,8 @@ class Engine:
         return ", ".join(filter(None, (self.layout.attention, rows, layers)))
 
     def facts(self) -> dict[str, Any]:
-        """Return what a summary says of it."""
-        layout = {"attention": self.layout.attention, "padding_free": self.layout.flat}
-        return {f"engine/{name}": value for name, value in (layout | {"compiled": self.compiled}).items()}
+        """Return what a record says of it."""
+        return {"attention": self.layout.attention, "padding_free": self.layout.flat, "compiled": self.compiled}
 
 
 def choose_engine(run: Run, model: PreTrainedModel, device: Device, work: Work) -> Engine:

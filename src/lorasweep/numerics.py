@@ -13,13 +13,12 @@ def numerics(trainer: Any) -> dict[str, Any]:
     model, arguments = trainer.model, trainer.args
     return {
         **_flags(),
-        "attention": getattr(model.config, "_attn_implementation", None),
+        **trainer.engine.facts(),
         "dtypes": _dtypes(model, is_trained=False),
         "adapter_dtypes": _dtypes(model, is_trained=True),
         "compute_dtypes": _compute_dtypes(model),
         "mixed_precision": "bf16" if arguments.bf16 else "fp16" if arguments.fp16 else None,
         "gradient_checkpointing": bool(getattr(model, "is_gradient_checkpointing", False)),
-        "compile": bool(arguments.torch_compile),
     }
 
 

@@ -153,7 +153,6 @@ def _train(setup: Setup, place: Place, ledger: Ledger) -> None:
     terminal.header(run, setup.inputs.splits, setup.plan, trainer, device, setup.folder)
     if run.model.adapter and (other := other_base(run.model.adapter, location(run.model))):
         terminal.say(f"model.adapter was trained on another base, {other}", style="bold red")
-    ledger.summary |= trainer.engine.facts()
     check_parity(trainer, device)
     started = tensor_digest(lora.trainable(trainer.model))
     record.complete_record(setup.folder, {"numerics": numerics(trainer), "start": started})

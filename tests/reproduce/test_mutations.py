@@ -67,7 +67,8 @@ def test_another_file_is_named_though_its_time_is_the_same(
     ("data.max_length=64", "data.max_length"), ("data.packing=true", "data.packing"),
     ("data.split_seed=1", "data.split_seed"), ("evaluation.max_samples=3", "evaluation.max_samples"),
     ("model.dtype=bfloat16", "model.dtype"), ("model.attention=eager", "model.attention"),
-    ("deterministic=true", "deterministic"), ("train.loader_workers=1", "train.loader_workers"),
+    ("train.padding_free=true", "train.padding_free"), ("train.compile=true", "train.compile"),
+    ("train.lean=false", "train.lean"), ("deterministic=true", "deterministic"), ("train.loader_workers=1", "train.loader_workers"),
     ("+data.template_kwargs.thinking=true", "data.template_kwargs"),
 ])  # fmt: skip
 def test_another_option_is_named(override: str, name: str, recorded: Recorded) -> None:
