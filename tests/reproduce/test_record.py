@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
-from trl import SFTTrainer
 
 from lorasweep import checkout, digests, environment, file_hashes, input_files, record, redaction, versions
+from lorasweep.lean_trainer import LeanTrainer
 from lorasweep.model import build_tokenizer
 from lorasweep.record import Launch
 from lorasweep.results import read_json, read_results
@@ -109,14 +109,14 @@ def test_the_record_is_whole_before_the_first_step_and_only_read_afterwards(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[dict[str, Any]] = []
-    original = SFTTrainer.training_step
+    original = LeanTrainer.training_step
 
     def watched(self: Any, *arguments: Any, **options: Any) -> torch.Tensor:
         seen.append(read_json(tmp_path / "run" / "record.json"))
         loss: torch.Tensor = original(self, *arguments, **options)
         return loss
 
-    monkeypatch.setattr(SFTTrainer, "training_step", watched)
+    monkeypatch.setattr(LeanTrainer, "training_step", watched)
     train(tiny("train.max_steps=2"), Launch(tmp_path / "run", []))
     assert {"numerics", "start"} <= seen[0].keys()
     assert seen[0] == seen[-1] == read_json(tmp_path / "run" / "record.json")

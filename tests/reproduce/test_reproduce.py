@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import torch
 from rich.console import Console
-from trl import SFTTrainer
 
 from lorasweep import push, reproduce, saved
+from lorasweep.lean_trainer import LeanTrainer
 from lorasweep.record import Launch
 from lorasweep.reproduce import Reproduction, written
 from lorasweep.reproduce.console import Reporter
@@ -63,7 +63,7 @@ def test_a_run_is_reproduced_exactly_from_another_working_directory(
 def test_a_planted_difference_is_found_at_its_step(
     step: int, recorded: Recorded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original, calls = SFTTrainer.training_step, iter(range(1, 100))
+    original, calls = LeanTrainer.training_step, iter(range(1, 100))
 
     def otherwise(self: Any, model: Any, inputs: Any, *more: Any, **options: Any) -> torch.Tensor:
         loss: torch.Tensor = original(self, model, inputs, *more, **options)
@@ -73,7 +73,7 @@ def test_a_planted_difference_is_found_at_its_step(
                     value.grad *= 1.001
         return loss
 
-    monkeypatch.setattr(SFTTrainer, "training_step", otherwise)
+    monkeypatch.setattr(LeanTrainer, "training_step", otherwise)
     done, said = again(recorded.folder, tmp_path / "again")
     assert done.steps.first[0].step == step
     assert done.steps.first[0].name == "train/grad_norm"
