@@ -102,7 +102,7 @@ class Pretence(Slot):
             return
         self.ended = time.monotonic()
         outcome = {"state": "complete", "values": [value], "facts": {"objective": value}, "reason": None}
-        self.theirs.send({"event": "outcome", **outcome})
+        self.theirs.send({"event": "outcome", **outcome, "worn": False})
 
 
 class Silent:
@@ -132,7 +132,7 @@ def measure(slots: int, trials: int, history: int, mean: float, sampler: str) ->
             Pretence(index, Path(place, "log"), "", clock=clock, durations=durations) for index in range(slots)
         ]
         start, cpu = time.monotonic(), time.thread_time()
-        Controller(definition, store, list(pretences), Silent()).run()  # type: ignore[arg-type]
+        Controller(definition, store, list(pretences), Silent()).run()
         seconds, cpu = time.monotonic() - start, time.thread_time() - cpu
         store.close()
     idle = [item for slot in pretences for item in slot.idle]

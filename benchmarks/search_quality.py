@@ -66,7 +66,8 @@ def replay(table: Table, settings: Settings, most: float) -> Iterator[tuple[floa
         for tokens, loss in zip(table.tokens, table.curves[cell], strict=True):
             losses.append(loss)
             store.report(number, tokens, loss)
-            if pruner and tokens < table.tokens[-1] and store.is_worse(number, tokens, pruner):
+            due = round(table.tokens[-1] * len(losses) / len(table.tokens))
+            if pruner and tokens < table.tokens[-1] and store.is_worse(number, tokens, pruner, due):
                 state = State.PRUNED
                 break
         store.finish(number, state, [min(losses)] if state is State.COMPLETE else None, {})

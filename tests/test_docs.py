@@ -1,5 +1,6 @@
 """Every command in the README and the docs is checked as typed, and those that can run here do."""
 
+import inspect
 import json
 import os
 import re
@@ -7,14 +8,20 @@ import shlex
 import shutil
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
+import yaml
 
 from lorasweep import cli
+from lorasweep.comparison import Comparison
+from lorasweep.listing import Entry
+from lorasweep.overview import RunOverview, StudyOverview
 from lorasweep.record import Launch, claim
 from lorasweep.run import train
 from tests.conftest import ROOT, command, composed, tiny
+from tests.tracking.server import wandb_server
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
@@ -32,9 +39,13 @@ def commands(program: str) -> list[tuple[str, str]]:
 ELSEWHERE = "model=llama"
 """Marks commands that need a model from the hub: they are composed only."""
 COMMANDS = commands("python train.py") + [case for case in commands("lorasweep preview") if ELSEWHERE in case[1]]
-STUDIES = "studies.md"
-RUNNABLE = [case for case in COMMANDS if "model=tiny" in case[1] and case[0] != STUDIES]
-AFTER = [case for case in commands("lorasweep") if ELSEWHERE not in case[1] and case[0] != STUDIES]
+STUDIES = {"studies.md": "first_best", "compare-trials.md": "ranks_best", "report.md": None}
+"""Pages that are run as a whole, one command after the other, and the experiment that each of them makes, if any."""
+WANDB = "wandb.md"
+"""Run as a whole, too, against a server of W&B's protocol."""
+WHOLE = {*STUDIES, WANDB}
+RUNNABLE = [case for case in COMMANDS if "model=tiny" in case[1] and case[0] not in WHOLE]
+AFTER = [case for case in commands("lorasweep") if ELSEWHERE not in case[1] and case[0] not in WHOLE]
 NAMED = sorted(
     {match for page in PAGES for match in re.findall(r"lorasweep ([a-z-]+) (?:RUN|STUDY|outputs)", page.read_text())}
 )
@@ -54,7 +65,7 @@ def test_every_command_composes(page: str, line: str, tmp_path: Path, monkeypatc
     line = re.sub(r"outputs/runs/<time>", str(tmp_path), line)
     if "experiment=saved" in line:
         claim(tmp_path, composed())
-    if "first_best" in line:
+    if any(experiment in line for experiment in STUDIES.values()):
         return  # written by the command before it; the page is run as a whole
     if "model.adapter" in line:
         (tmp_path / "adapter_config.json").write_text("{}")
@@ -109,24 +120,60 @@ def test_every_command_on_a_trained_run_runs(page: str, line: str, trained: Path
         assert json.loads((workplace / "merged" / "merge.json").read_text())["comparison"]["strength"] > 0.9
 
 
+def lines_of(page: str) -> list[str]:
+    """The commands of a page, in order."""
+    lines = (ROOT / "docs" / page).read_text().splitlines()
+    return [line.strip() for line in lines if line.startswith(("    python train.py", "    lorasweep"))]
+
+
+def typed(line: str, place: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    """What comes of a command of a page."""
+    program, arguments = line.removeprefix("python ").split(" ", 1)
+    start = ["-m", "lorasweep.cli"] if program == "lorasweep" else [str(ROOT / "train.py")]
+    return subprocess.run(
+        [sys.executable, *start, *shlex.split(arguments), *more],
+        cwd=place, env=dict(os.environ), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=400,
+    )  # fmt: skip
+
+
 @pytest.mark.slow
-def test_the_commands_about_studies_run_one_after_the_other(tmp_path: Path) -> None:
-    page = (ROOT / "docs" / STUDIES).read_text()
-    lines = [line.strip() for line in page.splitlines() if line.startswith(("    python train.py", "    lorasweep"))]
-    promoted = ROOT / "conf" / "experiment" / "first_best.yaml"
+def test_the_commands_about_w_and_b_run_one_after_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with wandb_server() as server:
+        for line in lines_of(WANDB):
+            done = typed(line, tmp_path)
+            assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+            monkeypatch.setenv("WANDB_BASE_URL", server.url)  # the runs of the page are offline
+            if "train.py -m" in line:
+                monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    assert sorted(run.job_type or "" for run in server.runs.values()) == ["study", *["trial"] * 4]
+    assert len(server.reports) == 1
+    assert yaml.safe_load((tmp_path / "tracked_sweep.yaml").read_text())["method"] == "grid"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("page", "experiment"), STUDIES.items())
+def test_the_commands_about_studies_run_one_after_the_other(page: str, experiment: str | None, tmp_path: Path) -> None:
+    lines = lines_of(page)
+    promoted = ROOT / "conf" / "experiment" / f"{experiment}.yaml"
     assert not promoted.exists()
-    assert len(lines) >= 7
+    assert len(lines) >= 4
     try:
         for line in lines:
-            program, arguments = line.removeprefix("python ").split(" ", 1)
-            start = ["-m", "lorasweep.cli"] if program == "lorasweep" else [str(ROOT / "train.py")]
             quick = ["model=tiny", "data.limit=60"] if line.endswith("lora.r=8,16,64") else []
-            done = subprocess.run(
-                [sys.executable, *start, *shlex.split(arguments), *quick],
-                cwd=tmp_path, env=dict(os.environ), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=400,
-            )  # fmt: skip
+            done = typed(line, tmp_path, *quick)
             assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
             if "confirm" in line:
                 assert "wins" in done.stdout or "inside the noise" in done.stdout
     finally:
         promoted.unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize("kind", [Entry, RunOverview, StudyOverview, Comparison])
+def test_the_keys_of_the_json_are_documented(kind: type) -> None:
+    page = (ROOT / "docs" / "compare-trials.md").read_text()
+    module = inspect.getmodule(kind)
+    assert module
+    assert module.__file__
+    place = Path(module.__file__).relative_to(ROOT / "src" / "lorasweep")
+    (row,) = (line for line in page.splitlines() if f"(`{place}`)" in line)
+    assert re.findall(r"`(\w+)`", row.split("|")[2]) == [field.name for field in fields(kind)]

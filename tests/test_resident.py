@@ -20,7 +20,7 @@ from lorasweep.run import Result, train
 from lorasweep.schema import Lora, Run
 from tests.conftest import TINY, command, tiny
 from tests.test_run import summary_of
-from tests.test_tracking import inspected
+from tests.tracking.offline import only
 
 STEPS = ("train.max_steps=3", "lora.dropout=0.1", "evaluation.times=2")
 OTHERS = (
@@ -237,18 +237,17 @@ def test_a_pruned_run_ends_with_what_is_known_and_without_an_adapter(keep: str, 
 
 
 def test_a_pruned_run_is_finished_in_w_and_b_as_pruned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Listening, "waits_for_tracking", True)
+    monkeypatch.setattr(Listening, "is_followed", True)
     run = tiny("train.max_steps=3", "evaluation.times=3", "tracking.wandb=offline")
-    folder = started(run, tmp_path / "run", Listening(prune_at=1)).folder
-    (summary,) = inspected(folder, "--summary")
-    assert summary["tags"] == ["pruned"]
-    ended = next(record for record in inspected(folder) if record["type"] == "exit")
-    assert ended["exit"].get("exit_code", 0) == 0
+    kept = only(started(run, tmp_path / "run", Listening(prune_at=1)).folder)
+    assert kept.tags == ["pruned"]
+    assert kept.exit_code == 0
 
 
-def test_a_resident_host_does_not_wait_for_w_and_b(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lorasweep.tracking.Follower.finish", lambda self: pytest.fail("waited"))
-    assert started(tiny("train.max_steps=1"), tmp_path / "run", Resident()).state == "complete"
+def test_a_resident_host_starts_no_follower(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lorasweep.tracking.follower.Follower.follow", lambda *_: pytest.fail("followed"))
+    run = tiny("train.max_steps=1", "tracking.wandb=offline")
+    assert started(run, tmp_path / "run", Resident()).state == "complete"
 
 
 @pytest.mark.parametrize(("stop", "state"), [

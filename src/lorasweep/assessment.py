@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from statistics import NormalDist
 from typing import Any
 
 from datasets import Dataset
@@ -21,20 +19,12 @@ from lorasweep.device import Device
 from lorasweep.evaluation import Evaluator, Scores
 from lorasweep.local_files import absolute
 from lorasweep.model import build_config, build_tokenizer, context_length
+from lorasweep.paired import Difference, paired_difference
 from lorasweep.record import slug, write_json
 from lorasweep.rules import Problem, UserError
 from lorasweep.schema import Data, Run
 
 SPLITS = ("eval", "test", "train")
-
-
-@dataclass(frozen=True)
-class Difference:
-    """Tuned minus untuned loss per supervised token over the same rows, with a 95 % confidence interval."""
-
-    mean: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -109,32 +99,6 @@ def only_file(data: Data, file: Path) -> Data:
     elsewhere = ("path", "subset", "revision", "eval_split", "test_split", "eval_files", "test_files", "limit")
     whole: dict[str, Any] = {**dict.fromkeys(elsewhere), "eval_fraction": 0.0, "test_fraction": 0.0}
     return replace(data, source="files", files=[absolute(str(file))], **whole)
-
-
-def paired_difference(untuned: Scores, tuned: Scores) -> Difference | None:
-    """Return the difference of both losses, its interval from the spread of the differences row by row.
-
-    The loss is a ratio (summed loss over supervised tokens), so the interval is that of a ratio estimator (Cochran,
-    Sampling Techniques, 6.4) with Student's t.
-    """
-    tokens, count = tuned.row_tokens, len(tuned.row_tokens)
-    if count < 2:
-        return None
-    gains = [after - before for before, after in zip(untuned.row_losses, tuned.row_losses, strict=True)]
-    mean = math.fsum(gains) / sum(tokens)
-    residuals = math.fsum((gain - mean * length) ** 2 for gain, length in zip(gains, tokens, strict=True))
-    half = students_t(count - 1) * math.sqrt(residuals * count / (count - 1)) / sum(tokens)
-    return Difference(mean, mean - half, mean + half)
-
-
-def students_t(freedom: int) -> float:
-    """Return the 97.5 % point of Student's t: exact for 1 and 2 degrees, else to 1 % (Abramowitz & Stegun 26.7.5)."""
-    if freedom < 3:
-        return (12.706, 4.303)[freedom - 1]
-    z = NormalDist().inv_cdf(0.975)
-    first, second = (z**3 + z) / 4, (5 * z**5 + 16 * z**3 + 3 * z) / 96
-    third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
-    return z + first / freedom + second / freedom**2 + third / freedom**3
 
 
 def show(result: Assessment, as_json: bool) -> None:

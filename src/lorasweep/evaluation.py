@@ -20,7 +20,7 @@ from lorasweep.device import Device
 from lorasweep.rules import Problem, UserError
 from lorasweep.schema import Evaluation
 
-COLUMNS = ["prompt", "answer", "add_special_tokens", "cut"]
+COLUMNS = ["prompt", "answer", "add_special_tokens", "cut", "row"]
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,8 @@ class Answer:
     expected: str
     generated: str
     scores: dict[str, float] = field(default_factory=dict)
+    row: int | None = None
+    """The number of its row in the data."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ class Evaluator:
             expected = tokenizer(row["answer"], add_special_tokens=False)["input_ids"]
             texts = [tokenizer.decode(tokens, skip_special_tokens=True).strip() for tokens in (expected, generated)]
             scores = {name: metric(texts[1], texts[0], row["prompt"]) for name, metric in self.metrics.items()}
-            yield Answer(row["prompt"], texts[0], texts[1], scores)
+            yield Answer(row["prompt"], texts[0], texts[1], scores, row["row"])
 
     def _greedy(self, model: Any) -> GenerationConfig:
         return GenerationConfig(

@@ -24,8 +24,8 @@ class Host:
     A study's worker overrides `progress` and `report`, both of which may raise `Interrupted`.
     """
 
-    waits_for_tracking = True
-    """Whether a finished run gives W&B's follower time to finish; otherwise that goes on alone."""
+    is_followed = True
+    """Whether a run starts a follower that feeds W&B; for the trials of a study its controller does."""
 
     def inputs(self, run: Run, prepare: Callable[[], Inputs]) -> Inputs:
         """Return tokenizer and data of a run."""

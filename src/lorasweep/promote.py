@@ -17,6 +17,7 @@ from lorasweep.rules import Problem, UserError
 from lorasweep.saved import as_recorded
 from lorasweep.schema import SECTIONS
 from lorasweep.study.definition import FREE, Definition
+from lorasweep.study.folder import trial_folder
 from lorasweep.study.leaderboard import Leaderboard, Row, build_leaderboard
 from lorasweep.study.store import Store, open_store
 from lorasweep.study.wording import shown
@@ -79,8 +80,10 @@ def write_best(definition: Definition) -> None:
     store = open_store(study, definition.settings.storage)
     try:
         best = build_leaderboard(store, study).best
-        if best and (study / "trials" / str(best["trial"]) / "run.yaml").is_file():
+        if best and (trial_folder(study, best["trial"]) / "run.yaml").is_file():
             write_text(study / BEST, describe(store, study, f"{study.name}_best").text)
+    except OSError as error:
+        print(f"{study / BEST} cannot be written: {error.strerror}")
     finally:
         store.close()
 
@@ -89,11 +92,11 @@ def describe(store: Store, study: Path, name: str, number: int | None = None) ->
     """Return the experiment file of a trial; None: of the best."""
     board = build_leaderboard(store, study)
     row = _row(board, number)
-    trial, record = store.trial(row["trial"]), study / "trials" / str(row["trial"])
+    trial, record = store.trial(row["trial"]), trial_folder(study, row["trial"])
     if not (record / "run.yaml").is_file():
         raise UserError(Problem("--trial", row["trial"], f"a trial whose config is kept: {record} has no run.yaml"))
     wanted = {key: value for key, value in asdict(as_recorded(record)).items() if key not in FREE}
-    choices, values, inlined = _as_experiment(wanted, trial.choices)
+    choices, values, inlined = as_experiment(wanted, trial.choices)
     text = HEADER.format(name=name, what=_what(board, row, study.resolve().name))
     for section, why in inlined.items():
         text += f"# {section}: all values are here, for {why}; {section}=… on the command line does not replace them\n"
@@ -131,7 +134,7 @@ def _what(board: Leaderboard, row: Row, study: str) -> str:
     return f"{values}{against}: {where}"
 
 
-def _as_experiment(
+def as_experiment(
     wanted: Mapping[str, Any], noted: Mapping[str, str]
 ) -> tuple[dict[str, str], dict[str, Any], dict[str, str]]:
     """Return files to choose, values that differ from what they compose to, and sections for which no file would do."""

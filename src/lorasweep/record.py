@@ -24,6 +24,7 @@ from lorasweep.rules import Problem, UserError
 from lorasweep.schema import SECTIONS, Run
 
 CHECKOUT = Path(__file__).parents[2]
+TIME = "%Y-%m-%dT%H:%M:%S%z"
 
 
 @dataclass(frozen=True)
@@ -59,11 +60,11 @@ def claim(folder: Path, run: Run) -> None:
 def write_record(folder: Path, run: Run, overrides: list[str], facts: Mapping[str, Any]) -> None:
     """Write record.json: how the run was asked for, with which code, packages, data, model and machine."""
     record = {
-        "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "created": time.strftime(TIME),
         "command": shlex.join(["python", *sys.argv]),
         "overrides": overrides,
         "name": run.name or default_name(run, overrides),
-        "wandb_id": wandb_id(folder.resolve()),
+        "pid": os.getpid(),
         "seeds": {"seed": run.train.seed, "data_seed": data_seed(run), "split_seed": run.data.split_seed},
         "git": git_state(),
         "python": platform.python_version(),
@@ -115,12 +116,6 @@ def default_name(run: Run, overrides: list[str]) -> str:
         slug(",".join(text.lstrip("+~") for text in told))
         or f"{slug(run.model.name)}-{slug(run.data.path or run.data.source)}"
     )
-
-
-def wandb_id(folder: Path) -> str:
-    """Return an id that is the same for the same folder and no other: its name, of a trial with the study's."""
-    names = [folder.parent.parent.name, folder.name] if folder.parent.name == "trials" else [folder.name]
-    return slug("-".join(names), 64)
 
 
 def slug(text: str, longest: int = 100) -> str:

@@ -35,7 +35,7 @@ class Resident(Host):
     that never two bases are held at once. Make it once all libraries are imported: see `__init__`.
     """
 
-    waits_for_tracking = False
+    is_followed = False
 
     def __init__(self) -> None:
         self._inputs: tuple[str, Inputs] | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,8 +12,11 @@ from typing import Any
 
 import yaml
 
-from lorasweep.rules import Problem, UserError
+from lorasweep.rules import Problem, UserError, build
+from lorasweep.schema import Run
 
+SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""libyaml's where PyYAML has it: ten times as fast, and a study has hundreds of these files."""
 UNFINISHED = "unfinished"
 """The state of a run without summary.json: it goes on, or its process was killed."""
 
@@ -43,6 +47,13 @@ class RunResults:
         return flat(self.config)
 
     @cached_property
+    def run(self) -> Run:
+        """Return the config as it was trained with."""
+        run = build(self.config, Run, set())
+        assert isinstance(run, Run)
+        return run
+
+    @cached_property
     def metrics(self) -> list[dict[str, Any]]:
         """Return the lines of metrics.jsonl: `step` and what was measured after it."""
         return read_lines(self.folder / "metrics.jsonl")
@@ -63,13 +74,21 @@ class RunResults:
         step = self.summary.get("objective/step")
         return next((item for item in self.evaluations if item["step"] == step), None)
 
+    @property
+    def judged(self) -> dict[str, Any] | None:
+        """Return the evaluation that stands for the run: of what it kept, of one that has not ended the last so far."""
+        return self.kept or next((item for item in reversed(self.evaluations) if item["step"] > 0), None)
+
 
 def read_results(folder: Path) -> RunResults:
     """Read a run folder; raises UserError for a folder that holds no run."""
     try:
-        config = yaml.safe_load((folder / "run.yaml").read_text(encoding="utf-8").replace("\\${", "${"))
+        text = (folder / "run.yaml").read_text(encoding="utf-8").replace("\\${", "${")
+        config = yaml.load(text, SafeLoader)
     except (OSError, yaml.YAMLError):
-        raise UserError(Problem("RUN", str(folder), "a run folder, which holds run.yaml")) from None
+        config = None
+    if not isinstance(config, dict):  # or one that was killed as it wrote it
+        raise UserError(Problem("RUN", str(folder), "a run folder, which holds run.yaml"))
     return RunResults(folder, config, read_json(folder / "record.json"), read_json(folder / "summary.json"))
 
 
@@ -86,8 +105,20 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     """Return the objects of a file with one a line, but for a last line that is still being written."""
     if not path.exists():
         return []
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    *lines, _ = path.read_text(encoding="utf-8").split("\n")  # answers can hold what else ends a line
+    return [json.loads(line) for line in lines]
+
+
+def last_lines(path: Path, most: int = 1 << 16) -> list[dict[str, Any]]:
+    """Return the last whole lines of such a file, within so many bytes."""
+    try:
+        with open(path, "rb") as file:
+            begins = max(file.seek(0, os.SEEK_END) - most, 0)
+            file.seek(begins)
+            lines = file.read().splitlines(keepends=True)
+    except OSError:
+        return []
+    return [json.loads(line) for line in lines[bool(begins) :] if line.endswith(b"\n")]
 
 
 def flat(values: Mapping[str, Any], path: str = "") -> dict[str, Any]:

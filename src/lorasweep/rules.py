@@ -7,8 +7,10 @@ import difflib
 import math
 import re
 import string
+import sys
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date
 from typing import Any, Union, get_args, get_origin, get_type_hints
@@ -46,6 +48,17 @@ class UserError(ValueError):
     def __reduce__(self) -> tuple[type[UserError], tuple[list[Problem]]]:
         """Carry the problems, not the text, between processes."""
         return UserError, (self.problems,)
+
+
+@contextmanager
+def user_errors() -> Iterator[None]:
+    """Print a user's mistakes as blocks and exit with 2, without a traceback."""
+    try:
+        yield
+    except UserError as error:
+        count = len(error.problems)
+        print(f"{count} problem{'s' if count > 1 else ''}:\n\n{error}", file=sys.stderr)
+        raise SystemExit(2) from None
 
 
 @dataclass(frozen=True)

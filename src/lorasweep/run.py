@@ -34,7 +34,8 @@ from lorasweep.schema import Run
 from lorasweep.steps import Plan, build_plan
 from lorasweep.terminal import ProgressBar, Terminal
 from lorasweep.tokens import TokenCounter
-from lorasweep.tracking import Follower
+from lorasweep.tracking.follower import Follower
+from lorasweep.tracking.subject import run_subject
 from lorasweep.trainer import build_trainer
 from lorasweep.training_metrics import TrainingMetrics
 
@@ -99,28 +100,19 @@ def train(run: Run, launch: record.Launch, host: Host = ALONE) -> Result:
         raise
     record.claim(launch.folder, run)
     ledger = Ledger(launch.folder, Metrics(launch.folder, run.tracking.tensorboard), Terminal(run.verbosity))
-    follower = Follower(launch.folder, run.tracking)
-    with keep_log(launch.folder / "train.log", run.verbosity):
-        try:
-            with _ending(ledger):
-                if warning:
-                    ledger.terminal.say(warning, style="yellow")
-                _train(run, launch, host, inputs, plan, ledger, follower)
-        finally:
-            if host.waits_for_tracking and (message := follower.finish()):
-                ledger.terminal.say(message)
+    with keep_log(launch.folder / "train.log", run.verbosity), _followed(run, host, ledger), _ending(ledger):
+        if warning:
+            ledger.terminal.say(warning, style="yellow")
+        _train(run, launch, host, inputs, plan, ledger)
     return Result(ledger.summary["state"], launch.folder, ledger.summary)
 
 
-def _train(
-    run: Run, launch: record.Launch, host: Host, inputs: Inputs, plan: Plan | None, ledger: Ledger, follower: Follower
-) -> None:
+def _train(run: Run, launch: record.Launch, host: Host, inputs: Inputs, plan: Plan | None, ledger: Ledger) -> None:
     device, terminal, splits = Device.current(run.model.dtype), ledger.terminal, inputs.splits
     facts = inputs.facts() | {"device": device.facts()}
     facts |= {"adapter": origin(run.model.adapter)} if run.model.adapter else {}
     facts |= {"steps": plan.facts()} if plan else {}
     record.write_record(launch.folder, run, launch.overrides, facts)
-    follower.start()
     trainer, memory = _prepare(run, host, inputs, plan, device, launch.folder)
     terminal.header(run, splits, plan, trainer, device, launch.folder)
     if run.model.adapter and (other := other_base(run.model.adapter, location(run.model))):
@@ -238,6 +230,23 @@ def _adapter_facts(model: torch.nn.Module) -> dict[str, Any]:
 
 def _final_metrics(summary: dict[str, Any]) -> dict[str, float]:
     return {name: value for name, value in summary.items() if name.startswith("memory/") or name == "objective"}
+
+
+@contextmanager
+def _followed(run: Run, host: Host, ledger: Ledger) -> Iterator[None]:
+    """Have W&B follow a run of its own to the state that it ends with."""
+    follower = Follower(ledger.folder, run.tracking)
+    if not (host.is_followed and follower.is_wanted):
+        yield
+        return
+    subject = run_subject(ledger.folder)
+    follower.follow(subject)
+    try:
+        yield
+    finally:
+        follower.end(subject, ledger.summary["state"], ledger.summary.get("error"))
+        for line in follower.finish():
+            ledger.terminal.say(line)
 
 
 @contextmanager

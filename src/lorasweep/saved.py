@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from lorasweep import compose
+from lorasweep.places import RUNS, latest_runs
 from lorasweep.record import CHECKOUT, adapter_folder
 from lorasweep.results import read_json
 from lorasweep.rules import Problem, UserError, build, nearest
@@ -20,7 +21,6 @@ from lorasweep.schema import Run
 if TYPE_CHECKING:
     from lorasweep.device import Device
 
-RUNS = Path("outputs/runs")
 TRAINED = ("lora", "optim", "scheduler", "train", "tracking", "experiment", "name", "hydra")
 """Sections that say how an adapter is made, and nothing about one that is."""
 WITHOUT_DATA = ("data.source=demo", *(f"data.{name}=null" for name in (
@@ -134,8 +134,3 @@ def _check_folder(folder: Path) -> None:
     if not (folder / "adapter" / "adapter_config.json").is_file():
         state = read_json(folder / "summary.json").get("state", "unfinished: it has no summary.json")
         raise UserError(Problem("RUN", str(folder), f"a run with an adapter; the state of this one is {state}"))
-
-
-def latest_runs() -> list[str]:
-    """Return the names of the folders in outputs/runs here, latest first."""
-    return sorted((path.parent.name for path in RUNS.glob("*/run.yaml")), reverse=True)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from lorasweep.data import Counts, Split
 from lorasweep.device import Device
+from lorasweep.doubts import config_doubts, split_doubts
 from lorasweep.evaluation import Scores
 from lorasweep.schema import Run
 from lorasweep.steps import Plan
@@ -62,15 +64,13 @@ class Terminal:
                     f"{plan.tokens_per_step:,.0f} supervised (asked {asked})",
                 ),
             )
-        if scheduler.name == "constant" and scheduler.warmup:
-            self.say(
-                f"scheduler.warmup={scheduler.warmup:g} has no effect: constant has none, constant_with_warmup has"
-            )
+        for line in config_doubts(run):
+            self.say(line)
         if run.model.trust_remote_code:
             self.say("model.trust_remote_code: running Python code that came with the model", style="bold red")
         self._table("", rows)
         for name, split in splits.items():
-            for line in _doubts(name, split.counts):
+            for line in split_doubts(name, asdict(split.counts)):
                 self.say(line, style="yellow")
         if run.evaluation.untuned and "eval" in splits:
             self.say("scoring the untuned model, then training", style="dim")
@@ -162,16 +162,6 @@ class ProgressBar(TrainerCallback):
         """Take the bar away."""
         if self.live:
             self.progress.stop()
-
-
-def _doubts(name: str, counts: Counts) -> Iterator[str]:
-    """Yield what about the rows of a split makes what is learnt or measured on them less than it seems."""
-    if counts.also_in_train:
-        yield f"{counts.also_in_train} of {counts.kept} {name} rows are training rows too: {name} flatters"
-    if counts.also_in_eval:
-        yield f"{counts.also_in_eval} of {counts.kept} {name} rows are evaluation rows too: {name} is not independent"
-    if counts.thoughtless:
-        yield f"the chat template leaves the assistant's thoughts out of {counts.thoughtless} {name} rows"
 
 
 def _counted(counts: Counts) -> str:

@@ -7,8 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from lorasweep.assessment import paired_difference, students_t
-from lorasweep.evaluation import Scores
 from tests.after.conftest import Done, summary_of
 
 
@@ -21,6 +19,7 @@ def test_evaluate_scores_what_training_scored(run: Path, lorasweep: Callable[...
     assert written["untuned"]["eval/loss"] == pytest.approx(summary["untuned/eval/loss"], rel=1e-6)
     assert len(written["tuned"]["row_losses"]) == len(written["untuned"]["row_losses"]) == written["count"]
     assert len(written["tuned"]["answers"]) == 2
+    assert [answer["row"] for answer in written["tuned"]["answers"]] == written["tuned"]["rows"][:2]
     assert f"{summary['eval/loss']:.4f}" in done.out
     assert f"{summary['untuned/eval/loss']:.4f}" in done.out
 
@@ -43,27 +42,6 @@ def test_a_split_the_run_lacks_is_explained(run: Path, lorasweep: Callable[..., 
     done = lorasweep("evaluate", str(run), "--split", "test", "data.test_fraction=0")
     assert done.code == 2
     assert "--data FILE" in done.err
-
-
-def test_the_interval_is_that_of_a_paired_t_test_where_rows_are_of_one_length() -> None:
-    before, after = Scores([3.0, 2.0, 4.0, 3.0], [1] * 4), Scores([2.0, 1.5, 2.0, 2.5], [1] * 4)
-    found = paired_difference(before, after)
-    assert found
-    assert found.mean == -1.0
-    assert found.high - found.mean == pytest.approx(3.182 * 0.7071 / 2, rel=0.01)
-    assert paired_difference(Scores([1.0], [1]), Scores([1.0], [1])) is None
-
-
-@pytest.mark.parametrize(("freedom", "point"), [(1, 12.706), (2, 4.303), (3, 3.182), (5, 2.571), (30, 2.042)])
-def test_students_t_is_close_to_the_tables(freedom: int, point: float) -> None:
-    assert students_t(freedom) == pytest.approx(point, rel=0.01)
-
-
-def test_rows_that_weigh_more_move_the_interval_more() -> None:
-    found = paired_difference(Scores([10.0, 1.0, 1.0], [10, 1, 1]), Scores([5.0, 1.0, 1.0], [10, 1, 1]))
-    assert found
-    assert found.mean == pytest.approx(-5 / 12)
-    assert found.low < found.mean < found.high
 
 
 def test_a_run_folder_that_cannot_be_written_is_said_to_be_one(

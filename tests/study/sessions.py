@@ -18,7 +18,8 @@ from rich.console import Console
 from lorasweep.rules import UserError
 from lorasweep.study.definition import Definition
 from lorasweep.study.session import run_session
-from lorasweep.study.store import Store, Trial, local_url
+from lorasweep.study.store import Store, local_url
+from lorasweep.study.trial import Trial
 from lorasweep.study.view import Lines
 from tests.study.toy import toy
 
@@ -74,13 +75,13 @@ def refusal(definition: Definition) -> UserError:
     raise AssertionError(f"the session ran: {reason} {text}")
 
 
-def launch(folder: Path, environment: Mapping[str, str] | None = None, **options: Any) -> subprocess.Popen[str]:
+def launch(
+    folder: Path, environment: Mapping[str, str] | None = None, output: int = subprocess.PIPE, **options: Any
+) -> subprocess.Popen[str]:
     """A session in a process of its own."""
     command = [sys.executable, "-m", "tests.study.toy", str(folder), json.dumps(options)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)]), **(environment or {})}
-    return subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT, text=True)
 
 
 def until(true: Callable[[], Any], patience: float = PATIENCE) -> Any:

@@ -53,6 +53,11 @@ READ = {
     "scheduler=choice(constant,linear)": Choice("scheduler", ("constant", "linear"), is_group=True),
     "quant.double_quant=true,false": Choice("quant.double_quant", (True, False)),
     "lora.dropout=range(0,0.2,0.1)": Interval("lora.dropout", 0, 0.1, 0.1),
+    "lora.init=choice('default','gaussian')": Choice("lora.init", ("default", "gaussian")),
+    "scheduler=choice('constant',linear)": Choice("scheduler", ("constant", "linear"), is_group=True),
+    "lora.target_modules=['q_proj','v_proj'],'all-linear'": Choice(
+        "lora.target_modules", (["q_proj", "v_proj"], "all-linear")
+    ),
 }
 
 
@@ -79,6 +84,13 @@ REFUSED = [
     ("lora.r=8 lora.r=8,16", "lora.r", "on the command line twice"),
     ("scheduler=cosine,linaer", "scheduler", "did you mean 'linear'?"),
     ("scheduler=glob(*)", "scheduler", "names one by one"),
+    ("space=rank '+hydra.sweeper.params.lora.r=4'", "hydra.sweeper.params.lora.r", "one entry"),
+    ("lora.r=shuffle(8,16,32)", "lora.r", "strategy=random"),
+    ("lora.r=shuffle(range(8,65,8))", "lora.r", "strategy=random"),
+    ("strategy=tpe optim.lr=tag(lgo,interval(1e-5,1e-3))", "optim.lr", "no other tag"),
+    ("strategy=tpe optim.lr=tag(log,base,interval(1e-5,1e-3))", "optim.lr", "no other tag"),
+    ("lora.r=tag(log,range(8,65,8))", "lora.r", "tag(log,interval(…))"),
+    ("lora.r=tag(log,choice(8,64))", "lora.r", "tag(log,interval(…))"),
     ("strategy=tpee", "strategy", "did you mean 'tpe'?"),
     ("strategy=tpe space=rank hydra.sweeper.n_trials=0", "hydra.sweeper.n_trials", "at least 1"),
     ("strategy=tpe space=rank hydra.sweeper.n_trials=null", "hydra.sweeper.n_trials", "nothing else ends a tpe search"),
@@ -86,17 +98,37 @@ REFUSED = [
     ("space=rank hydra.sweeper.sampler=tpee", "hydra.sweeper.sampler", "did you mean 'tpe'?"),
     ("space=rank hydra.sweeper.pruner=median evaluation.times=1", "evaluation.times", "at least 2"),
     ("strategy=pareto space=rank hydra.sweeper.pruner=asha evaluation.times=3", "hydra.sweeper.pruner", "several objectives"),
+    ("strategy=asha space=rank hydra.sweeper.objectives=[eval/exact_match]", "hydra.sweeper.pruner", "evaluation.objective"),
+    ("space=rank 'hydra.sweeper.enqueue=[3]'", "hydra.sweeper.enqueue", "a list of points"),
+    ("space=rank 'hydra.sweeper.enqueue=[{lora.rr: 8}]'", "lora.rr", "did you mean 'r'?"),
+    ("space=rank 'hydra.sweeper.enqueue=[{lora.r: 8}, {lora.r: many}]'", "lora.r", "a whole number"),
+    ("space=rank 'hydra.sweeper.enqueue=[{scheduler: cosin}]'", "scheduler", "did you mean 'cosine'?"),
+    ("space=rank 'hydra.sweeper.enqueue=[{lora: {r: 8}}]'", "lora", "one of attention, default"),
+    ("space=rank 'hydra.sweeper.enqueue=[{verbosity: quiet}]'", "verbosity", "can differ between trials"),
+    ("space=rank 'hydra.sweeper.enqueue=[{hydra.run.dir: x}]'", "hydra.run.dir", "can differ between trials"),
+    ("space=rank 'hydra.sweeper.enqueue=[{data.max_length: 64}]'", "data.max_length", "judged on other rows"),
     ("data.packing=false,true", "train.tokens_per_step", "auto or a number"),
     ("train.batch_size=4,8 train.tokens_per_step=auto", "train.tokens_per_step", "a number or null"),
     ("data=demo,alpaca", "data", "judged on other rows"),
+    ("experiment=smoke,llama2_guanaco", "experiment", "one value"),
+    ("space=rank,learning_rate strategy=tpe", "space", "one value"),
+    ("strategy=tpe,random space=rank", "strategy", "one value"),
+    ("study=a,b lora.r=8,16", "study", "one value"),
+    ("verbosity=quiet,normal", "verbosity", "one value"),
+    ("tracking.project=a,b", "tracking.project", "one value"),
     ("data.max_length=128,256", "data.max_length", "judged on other rows"),
     ("evaluation.objective=loss,exact_match", "evaluation.objective", "by another score"),
     ("lora.alpha=8,16 lora.scale=1,2", "lora.alpha", "with lora.scale it has no effect"),
     ("lora.alpha=8,16 lora.scale=2", "lora.alpha", "with lora.scale it has no effect"),
+    ("space=rank hydra.sweeper.seed=1,2", "hydra.sweeper.seed", "what varies is written lora.r=8,16"),
+    ("+hydra.sweeper.params.lora.r=choice(8,16)", "hydra.sweeper.params.lora.r", "what varies is written lora.r=8,16"),
     ("space=rank hydra.sweeper._target_=os.system", "hydra.sweeper._target_", "not open to change"),
     ("lora.r=8,16 hydra/sweeper=basic", "hydra/sweeper", "not open to change"),
     ("'hydra.sweeper.only_if={lora.r: 3}' lora.r=8,16", "hydra.sweeper.only_if.lora.r", "with the values they must have"),
     ("'+hydra.sweeper.only_if={lora.r: {optimm: [sgd]}}' lora.r=8,16", "hydra.sweeper.only_if.lora.r", "a key or group"),
+    ("'+hydra.sweeper.only_if={lora.r: {optim: [sdg]}}' lora.r=8,16", "optim", "did you mean 'sgd'?"),
+    ("'+hydra.sweeper.only_if={lora.r: {lora.use_dora: maybe}}' lora.r=8,16", "lora.use_dora", "true or false"),
+    ("'+hydra.sweeper.only_if={lora.rr: {optim: [sgd]}}' lora.r=8,16", "hydra.sweeper.only_if.lora.rr", "mean 'lora.r'?"),
 ]  # fmt: skip
 
 
@@ -117,6 +149,24 @@ def test_a_key_fixed_on_the_command_line_leaves_the_space() -> None:
     definition = studied("space=qlora", "lora.r=64", "strategy=tpe")
     assert "lora.r" not in [dimension.key for dimension in definition.space]
     assert definition.compose({}).run["lora"]["r"] == 64
+    assert definition.taken_out == ("lora.r=64",)
+
+
+def test_points_to_try_first_are_those_that_were_given() -> None:
+    points = [{"lora.r": 64, "scheduler": "cosine"}, {"lora.target_modules": ["q_proj"], "train.max_grad_norm": None}]
+    given = (
+        "hydra.sweeper.enqueue=[{lora.r:64,scheduler:cosine},{lora.target_modules:[q_proj],train.max_grad_norm:null}]"
+    )
+    definition = studied("space=rank", given)
+    assert definition.settings.enqueue == points
+    for point in points:
+        definition.compose(point)
+
+
+def test_the_baseline_leaves_out_what_the_config_leaves_out() -> None:
+    definition = studied("strategy=tpe", "scheduler=linear", "scheduler.kwargs.power=1.0,2.0", "lora.r=8,16")
+    assert definition.space.baseline() == {"lora.r": 16}
+    assert definition.compose(definition.space.baseline()).key == definition.compose({}).key
 
 
 def test_a_sweep_on_the_command_line_takes_the_place_of_the_one_in_a_space() -> None:
@@ -180,6 +230,20 @@ def test_a_point_whose_values_contradict_each_other_is_refused() -> None:
         definition.compose({"lora.init": "orthogonal", "lora.r": 7})
 
 
+@pytest.mark.parametrize(
+    "point",
+    [
+        *({"model.shape": {"layers": 3}}, {"lora.target_modules": "a ${nosuch}"}, {"model.revision": "???"}),
+        *({"lora": ["default", "dora"]}, {"scheduler": "nosuch"}, {"lora.rr": 8}),
+    ],
+    ids=str,
+)
+def test_a_point_that_no_config_takes_is_refused_and_ends_no_study(point: dict[str, Any]) -> None:
+    definition = studied("lora.r=7,8")
+    with pytest.raises(UserError):
+        definition.compose(point)
+
+
 EQUAL = [
     (("scheduler=constant", "scheduler.warmup=0.1"), ("scheduler=constant",)),
     (("lora.scale=2", "lora.r=8", "lora.alpha=5"), ("lora.alpha=16", "lora.r=8")),
@@ -237,21 +301,6 @@ def test_auto_makes_a_step_as_large_as_its_rows_are_on_average() -> None:
     assert plan is not None
     assert plan.tokens_per_step == pytest.approx(160)
     assert numpy.concatenate(plan.steps).size == 40
-
-
-def test_the_plan_shows_space_points_and_doubts(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from lorasweep.cli import app
-
-    monkeypatch.setenv("COLUMNS", "200")
-    overrides = ["model=tiny", "lora.init=default,orthogonal", "lora.r=7,8", "quant=none", "study=planned"]
-    app(["plan", *overrides], standalone_mode=False)
-    shown = capsys.readouterr().out
-    assert "4 combinations; grid tries 3 trials" in shown
-    assert "refused: lora.init=orthogonal lora.r=7" in shown
-    assert "optim.lr does not vary" in shown
-    assert not (Path("outputs") / "studies" / "planned").exists()
 
 
 def test_a_whole_study_is_one_experiment_file(tmp_path: Path) -> None:

@@ -10,11 +10,15 @@ import pytest
 from rich.console import Console
 
 from lorasweep import compose
-from lorasweep.confirm import Candidate, Comparison, Confirmation, confirm, verdict
+from lorasweep.compose.checked import initialised
+from lorasweep.confirm import _chosen, confirm
+from lorasweep.confirm.comparison import Candidate, Comparison, Confirmation, verdict
+from lorasweep.confirm.console import show
 from lorasweep.rules import UserError
 from lorasweep.study.session import run_session
 from lorasweep.study.view import Lines
 from tests.conftest import ROOT
+from tests.study.trials import defined, ended, kept, trained
 
 OVERRIDES = (
     "-m", "study=rates", "strategy=random", "hydra.sweeper.n_trials=4", "hydra.sweeper.slots=1", "model=tiny",
@@ -79,6 +83,67 @@ def test_the_test_rows_are_scored_once(confirmed: tuple[Path, Confirmation, Conf
     assert json.loads((study / "confirm" / "test.json").read_text()) == result.test
 
 
+ODD = (
+    "-m", "study=odd", "hydra.sweeper.objectives=[adapter/parameters]", "hydra.sweeper.direction=maximize",
+    "hydra.sweeper.slots=1", "model=tiny", "quant=none", "lora.init=orthogonal", "lora.r=3,4,8", "data.limit=24",
+    "train.max_steps=1", "evaluation.generate=0", "tracking.wandb=disabled", "verbosity=quiet",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def odd(tmp_path_factory: pytest.TempPathFactory) -> Confirmation:
+    """The confirmation of a study that maximises something else than the score of a run, and whose trial 0 was refused."""
+    place = tmp_path_factory.mktemp("odd")
+    compose.register()
+    _, definition = compose.checked_study(ROOT / "conf", compose.CommandLine.of([*ODD, f"hydra.sweep.dir={place}/odd"]))
+    assert run_session(definition, Lines(Console(quiet=True))) is None
+    return confirm(place / "odd", 2, 2, None, None, Lines(Console(quiet=True)))
+
+
+@pytest.mark.slow
+def test_what_the_study_has_optimised_is_what_is_compared(odd: Confirmation) -> None:
+    assert odd.objective == "adapter/parameters"
+    for candidate in odd.candidates:
+        assert candidate.values == [candidate.in_study] * 2
+    means = [candidate.mean for candidate in odd.candidates]
+    assert means == sorted(means, reverse=True)
+
+
+@pytest.mark.slow
+def test_a_study_whose_first_trial_never_ran_is_confirmed_as_any_other(odd: Confirmation) -> None:
+    assert [candidate.trial for candidate in odd.candidates] == [2, 1]
+
+
+def test_a_study_whose_configs_are_gone_is_refused(tmp_path: Path) -> None:
+    ended(kept(tmp_path / "study"), {"lora.r": 8}, 1.0)
+    with pytest.raises(UserError, match="whose configs are in its folder"):
+        confirm(tmp_path / "study", 1, 1, None, None, Lines(Console(quiet=True)))
+
+
+def test_trials_that_differ_in_their_seed_alone_are_one_candidate(tmp_path: Path) -> None:
+    compose.register()
+    values = {(8, 1): 2.0, (8, 2): 1.0, (16, 1): 3.0, (4, 1): 4.0, (4, 2): 0.5}
+    with initialised(ROOT / "conf", None):
+        definition = defined(tmp_path / "study", "model=tiny", "lora.r=4,8,16", "train.seed=1,2")
+        store = kept(tmp_path / "study", definition)
+        for (r, seed), value in values.items():
+            kind = "baseline" if (r, seed) == (4, 1) else "sampled"
+            trained(store, definition, {"lora.r": r, "train.seed": seed}, value, kind)
+    assert [trial.number for trial in _chosen(store, tmp_path / "study", 1)] == [3]
+    assert [trial.number for trial in _chosen(store, tmp_path / "study", 2)] == [3, 1]
+    assert [trial.number for trial in _chosen(store, tmp_path / "study", 9)] == [3, 1, 2]
+    store.close()
+
+
+@pytest.mark.slow
+def test_differences_in_loss_decide_nothing_where_the_objective_is_another(odd: Confirmation) -> None:
+    (comparison,) = odd.comparisons
+    assert comparison.over_rows is None
+    assert comparison.over_seeds is not None
+    assert not comparison.inside_noise
+    assert Comparison(comparison.other, None, None).inside_noise, "with one seed there is nothing to go by"
+
+
 def candidate(trial: int, *values: float) -> Candidate:
     return Candidate(trial, False, values[0], [], list(values))
 
@@ -98,6 +163,16 @@ def test_a_winner_wins_only_outside_the_noise(
     comparisons = [Comparison(5, over_seeds, over_rows)]
     result = Confirmation("s", "loss", [1, 2], [candidate(3, 1.0), candidate(5, 1.1)], comparisons, None)
     assert words in verdict(result)
+
+
+def test_a_look_at_the_test_rows_says_whose_it_was(capsys: pytest.CaptureFixture[str]) -> None:
+    scores = {"winner": 5, "winner/metrics": {"eval/loss": 1.0}, "untuned/metrics": {"eval/loss": 2.0}}
+    candidates = [candidate(3, 1.0), candidate(5, 1.1)]
+    for winner, told in ((candidates, True), (candidates[::-1], False)):
+        show(Confirmation("s", "loss", [1], winner, [], scores))
+        shown = capsys.readouterr().out
+        assert "trial 5" in shown
+        assert ("trial 3 has not seen them" in shown) == told
 
 
 def test_a_study_without_complete_trials_is_refused(tmp_path: Path) -> None:

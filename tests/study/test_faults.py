@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lorasweep.study.outcomes import State
-from lorasweep.study.store import Trial
+from lorasweep.study.trial import Trial
 from tests.study.sessions import finished, log_of, process_of, run, trials_of
 from tests.study.toy import toy
 

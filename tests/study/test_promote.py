@@ -7,13 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra.core.global_hydra import GlobalHydra
+from hydra.types import RunMode
 
 from lorasweep import compose, promote
-from lorasweep.compose.composition import _hydra
+from lorasweep.compose.checked import initialised
+from lorasweep.compose.study import start
 from lorasweep.rules import UserError
 from lorasweep.saved import as_recorded
 from lorasweep.study.definition import FREE, flat
 from lorasweep.study.outcomes import State
+from lorasweep.study.settings import Settings
 from lorasweep.study.store import Store
 from tests.conftest import ROOT
 from tests.study.trials import defined, ended, kept, trained
@@ -31,7 +35,7 @@ def study(tmp_path: Path) -> Callable[..., Any]:
     def run(
         *overrides: str, point: dict[str, Any], config_dir: Path | None = None
     ) -> tuple[promote.Promoted, dict[str, Any]]:
-        with _hydra(ROOT / "conf", config_dir):
+        with initialised(ROOT / "conf", config_dir):
             definition = defined(folder, *overrides)
             definition.compose(definition.space.baseline())
             store = kept(folder, definition)
@@ -169,9 +173,35 @@ def test_the_best_is_written_beside_the_study_as_what_promote_writes(
     study: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made, _ = study("model=tiny", "lora.r=8,9", point={"lora.r": 9})
-    with _hydra(ROOT / "conf", None):
+    with initialised(ROOT / "conf", None):
         promote.write_best(defined(tmp_path / "s", "model=tiny", "lora.r=8,9"))
     assert (tmp_path / "s" / "best.yaml").read_text() == made.text
+
+
+def test_a_best_that_cannot_be_written_ends_nothing(
+    study: Callable[..., Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study("model=tiny", "lora.r=8,9", point={"lora.r": 9})
+    (tmp_path / "s" / "best.yaml").mkdir()
+    with initialised(ROOT / "conf", None):
+        promote.write_best(defined(tmp_path / "s", "model=tiny", "lora.r=8,9"))
+    assert "best.yaml cannot be written: Is a directory" in capsys.readouterr().out
+
+
+def test_what_has_ended_a_study_is_what_is_said(
+    study: Callable[..., Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    overrides = ["model=tiny", "lora.r=8,9", f"hydra.sweep.dir={tmp_path / 's'}"]
+    study(*overrides[:2], point={"lora.r": 9})
+    database = tmp_path / "s" / "study.db"
+    (tmp_path / "s" / ".lock").touch()
+    database.write_bytes(database.read_bytes()[:20_000])
+    with initialised(ROOT / "conf", None):
+        loader = GlobalHydra.instance().config_loader()
+        master = loader.load_configuration("config", [overrides[0], overrides[2]], RunMode.MULTIRUN)
+        with pytest.raises(SystemExit):
+            start(Settings(), loader, master, overrides)
+    assert "put a copy of it back" in capsys.readouterr().err
 
 
 def test_an_experiment_is_replaced_only_if_that_is_asked_for(

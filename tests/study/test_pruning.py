@@ -14,7 +14,9 @@ from lorasweep.rules import Problem
 from lorasweep.study.outcomes import State
 from lorasweep.study.proposal import build_pruner
 from lorasweep.study.settings import Settings, conflicts
-from lorasweep.study.store import Store, Trial
+from lorasweep.study.space import Space
+from lorasweep.study.store import Store
+from lorasweep.study.trial import Trial
 from tests.study.sessions import finished
 from tests.study.toy import SPACE, STEPS, curve, toy
 
@@ -75,6 +77,26 @@ def test_trials_are_pruned_where_the_reference_prunes_them(
     assert len({len(values) for values in expected}) > 2  # pruned early, later and not at all
 
 
+@pytest.mark.parametrize(("steps", "rows"), [(10, None), (19, None), (101, None), (100, [1.1, 1.0, 0.9, 1.0])])
+@pytest.mark.parametrize("pruner", ["median", "asha"])
+def test_a_quarter_of_a_run_is_one_whatever_its_steps_and_rows(
+    tmp_path: Path, pruner: str, steps: int, rows: list[float] | None
+) -> None:
+    options: dict[str, Any] = {"n_trials": 16, "slots": 1, "pruner": pruner}
+    even = finished(tmp_path / "even" / "study", **options)
+    trials = finished(tmp_path / "study", study={"steps": steps, "rows_of": rows or [1.0] * STEPS}, **options)
+    assert {len(reported(trial, 1)) for trial in trials} >= {1, STEPS}
+    assert [len(reported(trial, 1)) for trial in trials] == [len(reported(trial, 1)) for trial in even]
+
+
+def test_what_all_others_are_compared_with_is_not_pruned(tmp_path: Path) -> None:
+    worst = Space(SPACE.dimensions, fixed={"x": 0.9, "y": 0.9})
+    options: dict[str, Any] = {"pruner": "asha", "prune_after": 0.5, "space": worst, "faults": {0: "outlast 3"}}
+    baseline, *others = finished(tmp_path / "study", n_trials=6, **options)
+    assert (baseline.kind, baseline.state) == ("baseline", State.COMPLETE)
+    assert State.PRUNED in [trial.state for trial in others]
+
+
 def test_pruning_begins_where_it_is_told_to(tmp_path: Path) -> None:
     trials = finished(tmp_path / "study", n_trials=14, slots=1, pruner="median", prune_after=0.75)
     lengths = {len(reported(trial, 1)) for trial in trials}
@@ -96,7 +118,7 @@ def test_a_trial_that_runs_again_is_judged_by_what_it_has_reported_again() -> No
             store.finish(number, State.COMPLETE, [1.0], {})
     pruner = build_pruner(Settings(pruner="median"), 400)
     assert pruner
-    assert [store.is_worse(4, tokens, pruner) for tokens in (100, 200, 300)] == [True, False, False]
+    assert [store.is_worse(4, tokens, pruner, tokens) for tokens in (100, 200, 300)] == [True, False, False]
 
 
 def test_what_is_pruned_is_the_same_where_a_trial_was_killed(tmp_path: Path) -> None:

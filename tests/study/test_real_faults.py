@@ -10,7 +10,7 @@ import pytest
 from lorasweep import compose
 from lorasweep.data import file_hash
 from lorasweep.study.outcomes import State
-from lorasweep.study.store import Trial
+from lorasweep.study.trial import Trial
 from tests.conftest import ROOT
 from tests.study.faulty import FAULTS
 from tests.study.sessions import run, trials_of

@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lorasweep.study.outcomes import State
 from lorasweep.study.requests import INBOX, Request, make_request
-from lorasweep.study.store import Trial
-from tests.study.sessions import finished, log_of, run, trials_of
+from lorasweep.study.session import run_session
+from lorasweep.study.trial import Trial
+from tests.study.sessions import Told, finished, log_of, run, trials_of
 from tests.study.toy import toy
 
 
@@ -98,6 +100,16 @@ def test_points_are_added_on_top_of_the_total(tmp_path: Path) -> None:
     assert not list((folder / INBOX).iterdir())
 
 
+def test_an_added_point_that_is_refused_makes_no_room_for_another_trial(tmp_path: Path) -> None:
+    folder = tmp_path / "study"
+    options: dict[str, Any] = {"n_trials": 3, "slots": 1, "refuses": lambda point: point.get("x") == 0.9}
+    finished(folder, **options)
+    make_request(folder, Request(point={"x": 0.9}))
+    for _ in range(2):
+        trials = finished(folder, **options)
+        assert [(trial.kind, trial.state) for trial in trials[3:]] == [("added", State.REFUSED)]
+
+
 def test_a_point_that_was_added_outlives_a_session_that_is_interrupted(tmp_path: Path) -> None:
     folder = tmp_path / "study"
 
@@ -114,6 +126,27 @@ def test_a_point_that_was_added_outlives_a_session_that_is_interrupted(tmp_path:
     trials = finished(folder, slots=1, n_trials=3)
     assert [trial.kind for trial in trials] == ["baseline", "added", "sampled", "sampled"]
     assert not list((folder / "trials").glob("*.attempt*"))
+
+
+def test_a_point_that_is_added_while_the_configs_are_checked_comes_after_the_baseline(tmp_path: Path) -> None:
+    folder = tmp_path / "study"
+
+    class Adding(Told):
+        def begin(self, slots: int) -> None:
+            make_request(folder, Request(point={"x": 0.3}))
+
+    assert run_session(toy(folder, slots=1, n_trials=2), Adding()) is None
+    assert [trial.kind for trial in trials_of(folder)] == ["baseline", "added", "sampled"]
+
+
+def test_an_added_point_that_is_refused_leaves_the_total_as_it_is(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"n_trials": 2, "refuses": lambda point: point.get("x") == 0.3}
+    before = finished(tmp_path / "study", **options)
+    make_request(tmp_path / "study", Request(point={"x": 0.3}))
+    for _ in range(2):
+        *others, refused = finished(tmp_path / "study", **options)
+        assert others == before
+        assert (refused.kind, refused.state) == ("added", State.REFUSED)
 
 
 def test_a_request_that_cannot_be_read_is_said_and_set_aside(tmp_path: Path) -> None:

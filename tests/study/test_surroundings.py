@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import sqlite3
 import subprocess
+import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,8 +17,9 @@ import pytest
 
 from lorasweep.rules import UserError
 from lorasweep.study.outcomes import State
-from lorasweep.study.store import Store, Trial
-from tests.study.sessions import finished, launch, refusal, run, trials_of
+from lorasweep.study.store import Store
+from lorasweep.study.trial import Trial
+from tests.study.sessions import ROOT, finished, launch, refusal, run, trials_of
 from tests.study.toy import toy
 
 
@@ -30,6 +34,24 @@ def test_one_controller_at_a_time(tmp_path: Path) -> None:
     run(toy(folder, n_trials=2), second)
     assert f"process {os.getpid()} on" in str(errors[0])
     assert len(finished(folder, n_trials=3)) == 3
+
+
+def test_a_shared_database_has_one_study_of_a_name(tmp_path: Path) -> None:
+    here, there = tmp_path / "here" / "study", tmp_path / "there" / "study"
+    url = f"sqlite:///{tmp_path}/all.db"
+    errors = []
+
+    def elsewhere(trial: Trial) -> None:
+        errors.append(refusal(toy(there, storage=url)))
+
+    run(toy(here, n_trials=2, storage=url), elsewhere)
+    for error in (*errors, refusal(toy(there, storage=url))):
+        assert str(here) in str(error)
+    assert len(errors) == 2
+    assert not there.exists()
+    here.rename(there)
+    assert run(toy(there, n_trials=3, storage=url))[0] is None
+    assert (there / "trials" / "2" / "log.txt").exists()
 
 
 def test_a_file_in_the_way(tmp_path: Path) -> None:
@@ -83,6 +105,23 @@ def test_a_database_whose_making_was_cut_short_is_made_anew(tmp_path: Path) -> N
     assert not list(folder.glob(".study.db.new*"))
 
 
+def test_a_database_that_something_else_holds_for_a_while_is_waited_for(tmp_path: Path) -> None:
+    folder = tmp_path / "study"
+    finished(folder, n_trials=1)
+    holder = sqlite3.connect(folder / "study.db", isolation_level=None, check_same_thread=False)
+    letting_go = threading.Timer(8.0, lambda: holder.execute("ROLLBACK"))
+
+    def hold(trial: Trial) -> None:
+        if trial.number == 1:
+            holder.execute("BEGIN EXCLUSIVE")
+            letting_go.start()
+
+    assert run(toy(folder, n_trials=3, slots=1), hold)[0] is None
+    letting_go.join()
+    holder.close()
+    assert [trial.state for trial in trials_of(folder)] == [State.COMPLETE] * 3
+
+
 def test_an_address_of_no_database(tmp_path: Path) -> None:
     for url in ("nosuch://host/name", f"sqlite:///{tmp_path}/no/folder/study.db"):
         assert refusal(toy(tmp_path / "study", storage=url)).problems[0].key == "hydra.sweeper.storage"
@@ -96,6 +135,18 @@ def test_workers_that_do_not_start(tmp_path: Path) -> None:
     assert str(log) in str(error)
     assert "No module named 'tests.study.nothing'" in log.read_text()
     assert len(finished(folder, n_trials=2)) == 2
+
+
+def test_a_controller_may_be_the_first_process_as_it_is_in_a_container(tmp_path: Path) -> None:
+    folder = tmp_path / "study"
+    session = [sys.executable, "-m", "tests.study.toy", str(folder), '{"n_trials": 2}']
+    paths = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
+    done = subprocess.run(
+        ["unshare", "--pid", "--fork", "--mount-proc", *session],
+        cwd=ROOT, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert [trial.state for trial in trials_of(folder)] == [State.COMPLETE] * 2
 
 
 def test_workers_that_stop_starting_end_the_study_when_running_trials_have_finished(

@@ -12,12 +12,7 @@ import yaml
 
 from lorasweep.data import file_hash
 from tests.conftest import command
-
-STUDY = (
-    "-m", "study=real", "lora.r=4,8", "scheduler=constant,cosine", "model=tiny", "data.limit=24", "train.max_steps=3",
-    "lora.dropout=0.1", "optim.lr=1e-2", "evaluation.times=2", "evaluation.generate=0", "tracking.wandb=disabled",
-    "hydra.sweeper.slots=1",
-)  # fmt: skip
+from tests.study.conftest import STUDY
 
 
 def weights(folder: Path) -> str:
@@ -29,21 +24,12 @@ def losses(folder: Path) -> list[Any]:
     return [json.loads(line)["row_losses"] for line in lines]
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A working directory in which the study has run."""
-    where = tmp_path_factory.mktemp("studies")
-    done = command(*STUDY, cwd=where)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return where
-
-
 def trials_in(place: Path, study: str = "real") -> list[Path]:
     return sorted((place / "outputs" / "studies" / study / "trials").iterdir())
 
 
-def test_a_grid_study_trains_every_combination_once_in_folders_of_its_own(place: Path) -> None:
-    trials = trials_in(place)
+def test_a_grid_study_trains_every_combination_once_in_folders_of_its_own(real_study: Path) -> None:
+    trials = trials_in(real_study)
     assert [path.name for path in trials] == ["0", "1", "2", "3"]
     configs = [yaml.safe_load((path / "run.yaml").read_text()) for path in trials]
     points = [(config["lora"]["r"], config["scheduler"]["name"]) for config in configs]
@@ -52,42 +38,41 @@ def test_a_grid_study_trains_every_combination_once_in_folders_of_its_own(place:
     assert [config["name"] for config in configs][1] == "1-lora.r=4,scheduler=cosine"
     for path in trials:
         assert json.loads((path / "summary.json").read_text())["state"] == "complete"
-        assert json.loads((path / "record.json").read_text())["wandb_id"] == f"real-{path.name}"
         assert "step 3/3" in (path / "log.txt").read_text()
     assert len({weights(path) for path in trials}) == 4
 
 
-def test_the_study_opens_in_optuna_with_its_parameters_and_values(place: Path) -> None:
-    url = f"sqlite:///{place}/outputs/studies/real/study.db"
+def test_the_study_opens_in_optuna_with_its_parameters_and_values(real_study: Path) -> None:
+    url = f"sqlite:///{real_study}/outputs/studies/real/study.db"
     study = optuna.load_study(study_name="real", storage=url)
     assert [trial.params for trial in study.trials][1] == {"lora.r": 4, "scheduler": "cosine"}
-    objectives = [json.loads((path / "summary.json").read_text())["objective"] for path in trials_in(place)]
+    objectives = [json.loads((path / "summary.json").read_text())["objective"] for path in trials_in(real_study)]
     assert [trial.value for trial in study.trials] == objectives
     assert [len(trial.intermediate_values) for trial in study.trials] == [2, 2, 2, 2]
     assert len({tuple(trial.intermediate_values) for trial in study.trials}) == 1, "reports after the same tokens"
 
 
-def test_a_trial_is_the_same_in_a_warm_worker_and_in_a_process_of_its_own(place: Path, tmp_path: Path) -> None:
+def test_a_trial_is_the_same_in_a_warm_worker_and_in_a_process_of_its_own(real_study: Path, tmp_path: Path) -> None:
     done = command(*STUDY, "hydra.sweeper.fresh_process=true", cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
-    for warm, fresh in zip(trials_in(place), trials_in(tmp_path), strict=True):
+    for warm, fresh in zip(trials_in(real_study), trials_in(tmp_path), strict=True):
         assert weights(warm) == weights(fresh)
         assert losses(warm) == losses(fresh)
 
 
-def test_a_trial_is_the_same_as_the_run_of_its_saved_config(place: Path, tmp_path: Path) -> None:
-    trial = trials_in(place)[3]
+def test_a_trial_is_the_same_as_the_run_of_its_saved_config(real_study: Path, tmp_path: Path) -> None:
+    trial = trials_in(real_study)[3]
     done = command("--config-dir", str(trial), "experiment=saved", f"hydra.run.dir={tmp_path}/alone", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert weights(tmp_path / "alone") == weights(trial)
     assert losses(tmp_path / "alone") == losses(trial)
 
 
-def test_the_same_command_goes_on_and_trains_nothing_again(place: Path) -> None:
-    before = [(path / "summary.json").stat().st_mtime_ns for path in trials_in(place)]
-    done = command(*STUDY, cwd=place)
+def test_the_same_command_goes_on_and_trains_nothing_again(real_study: Path) -> None:
+    before = [(path / "summary.json").stat().st_mtime_ns for path in trials_in(real_study)]
+    done = command(*STUDY, cwd=real_study)
     assert done.returncode == 0, done.stderr
-    assert [(path / "summary.json").stat().st_mtime_ns for path in trials_in(place)] == before
+    assert [(path / "summary.json").stat().st_mtime_ns for path in trials_in(real_study)] == before
 
 
 @pytest.mark.parametrize(
@@ -98,9 +83,9 @@ def test_the_same_command_goes_on_and_trains_nothing_again(place: Path) -> None:
         ("data.limit=30", "data.limit = 30"),
     ],
 )
-def test_a_changed_study_is_refused_with_the_difference(place: Path, change: str, key: str) -> None:
+def test_a_changed_study_is_refused_with_the_difference(real_study: Path, change: str, key: str) -> None:
     arguments = [text for text in STUDY if text.partition("=")[0] != change.partition("=")[0]]
-    done = command(*arguments, change, cwd=place)
+    done = command(*arguments, change, cwd=real_study)
     assert done.returncode == 2
     assert key in done.stderr
     assert "study=real_2" in done.stderr

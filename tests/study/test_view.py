@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,11 @@ from lorasweep.study.live import Live
 from lorasweep.study.outcomes import State
 from lorasweep.study.settings import Settings
 from lorasweep.study.space import Choice, Interval, Space
-from lorasweep.study.store import Trial
+from lorasweep.study.trial import Trial
 from lorasweep.study.view import Lines, View, build_view
-from lorasweep.study.wording import clock, shown
+from lorasweep.study.wording import clock, duration, shown
 from tests.conftest import ROOT
+from tests.study.sessions import launch, trials_of, until
 
 POINT = {"optim.lr": 0.00023456, "lora.r": 64, "lora.target_modules": ["q_proj", "k_proj", "v_proj", "o_proj"]}
 SPACE = Space(
@@ -128,6 +130,21 @@ def test_where_more_is_better_the_highest_is_the_best() -> None:
     assert "best  exact_match 2  trial 0, the config as it stands" in "\n".join(picture(view))
 
 
+@pytest.mark.parametrize(("width", "columns"), [(60, ["loss", "peak_gib", "seconds"]), (50, ["loss", "peak_gib"])])
+def test_of_several_objectives_as_many_are_shown_as_fit_beside_the_first(width: int, columns: list[str]) -> None:
+    view = Live(console(width), study(objectives=["objective", "memory/peak_gib", "train/seconds"]))
+    several = replace(trial(0, State.COMPLETE, 2.0), values=[2.0, 7.5, 33.0])
+    play(view, 1, [several, trial(1, State.FAILED)])
+    view.end()
+    lines = picture(view)
+    (headings,) = (line.split() for line in lines if line.lstrip().startswith("trial"))
+    assert [name for name in headings if name in ("loss", "peak_gib", "seconds")] == columns
+    (row,) = (line for line in lines if "complete baseline" in line)
+    assert row.split()[3 : 3 + len(columns)] == ["2", "7.5", "33"][: len(columns)]
+    assert "best  loss 2, peak_gib 7.5, seconds 33" in "\n".join(lines)
+    assert max(map(len, lines)) <= width
+
+
 def test_the_time_left_follows_from_what_trials_took_and_the_slots(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live.time, "monotonic", lambda: 1000.0)
     view = Live(console(), study(n_trials=20))
@@ -202,12 +219,38 @@ def test_lines_begin_with_what_is_searched() -> None:
         assert words in text(screen)
 
 
+def test_the_header_says_what_the_command_line_takes_out_of_the_space() -> None:
+    screen = console(80, terminal=False)
+    build_view(screen, replace(study(), taken_out=("lora.alpha=8",))).begin(1)
+    assert text(screen).count("lora.alpha=8 is fixed by the command line and leaves the space") == 1
+
+
 def test_values_are_short() -> None:
     assert [shown(value) for value in (None, True, 0.000234567, 1e-5, 3, 1.0, "linear", [], ["q_proj", "v_proj"])] == [
         "null", "true", "0.0002346", "1e-05", "3", "1", "linear", "", "q_proj,v_proj",
     ]  # fmt: skip
     assert all(len(shown(value)) <= 18 for value in ("x" * 50, ["x" * 50], ["x" * 50] * 3, ["abc"] * 40))
+    assert [duration(seconds) for seconds in (1.25, 10, 119, 120, 7200, 200_000)] == [
+        "1.2 seconds", "10 seconds", "119 seconds", "2 minutes", "2.0 hours", "2.3 days",
+    ]  # fmt: skip
     assert [clock(seconds) for seconds in (0, 42.4, 61, 3723)] == ["0:00", "0:42", "1:01", "1:02:03"]
+
+
+def test_a_study_goes_on_without_those_who_watched_it(tmp_path: Path) -> None:
+    session = launch(tmp_path / "pipe", seconds=0.1, n_trials=4, slots=1)
+    assert session.stdout
+    until(lambda: "trial 1 started" in session.stdout.readline())
+    session.stdout.close()
+    ours, theirs = pty.openpty()
+    shown = launch(tmp_path / "terminal", {"TERM": "xterm"}, output=theirs, seconds=0.1, n_trials=4, slots=1)
+    os.close(theirs)
+    seen = bytearray()
+    until(lambda: seen.extend(os.read(ours, 1 << 16)) or b"1/4 trials" in seen)
+    os.close(ours)
+    for folder, process in (("pipe", session), ("terminal", shown)):
+        assert process.wait(60) == 0
+        assert [trial.state for trial in trials_of(tmp_path / folder)] == [State.COMPLETE] * 4
+        assert (tmp_path / folder / "leaderboard.csv").exists()
 
 
 PROGRAM = """

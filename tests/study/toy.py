@@ -61,7 +61,11 @@ class Toy:
             if step == 2 and fault == "diverged":
                 return Outcome(State.DIVERGED, facts={"objective": float("inf")}, reason="the loss is inf")
             value = study["sign"] * curve(run["x"], run["y"], step)
-            if not reporter.report(step, 100 * step, value, 100 * STEPS):
+            done, tokens = (
+                round(study["steps"] * step / STEPS),
+                round(25 * study["steps"] * sum(study["rows_of"][:step])),
+            )
+            if not reporter.report(done, tokens, value, round(tokens * study["steps"] / done)):
                 return Outcome(State.PRUNED, facts={"objective": value})
         (job.folder / "adapter").mkdir()
         (job.folder / "adapter" / "weights").write_bytes(repr((run["x"], run["y"])).encode() + bytes(study["bytes"]))
@@ -78,6 +82,8 @@ def happen(fault: str, folder: Path) -> None:
     if fault == "kill" or (fault == "kill once" and not folder.with_name(f"{folder.name}.attempt1").exists()):
         os.kill(os.getpid(), signal.SIGKILL)
     while fault == "wait for 1" and not (folder.with_name("1") / "log.txt").exists():
+        time.sleep(0.01)
+    while fault == "outlast 3" and not (folder.with_name("3") / "outcome.json").exists():
         time.sleep(0.01)
     if fault in DEEDS:
         DEEDS[fault]()
@@ -124,7 +130,8 @@ def toy(
             run["x"] = float(run["x"])  # as the schema does
         run["study"] = {
             "faults": {str(number): fault for number, fault in (faults or {}).items()},
-            **{"seconds": seconds, "fault": None, "rows": "abc", "sign": 1, "bytes": 0, **(study or {})},
+            **{"seconds": seconds, "fault": None, "rows": "abc", "sign": 1, "bytes": 0},
+            **{"steps": STEPS, "rows_of": [1.0] * STEPS, **(study or {})},
         }
         overrides = [f"{key}={value}" for key, value in point.items()]
         return Composed(run, overrides, overrides, str({key: value for key, value in run.items() if key != "study"}))
@@ -133,14 +140,13 @@ def toy(
 
 
 def main() -> None:
-    from rich.console import Console
-
-    from lorasweep.compose import user_errors
+    from lorasweep.rules import user_errors
     from lorasweep.study.session import run_session
-    from lorasweep.study.view import Lines
+    from lorasweep.study.view import build_console, build_view
 
     with user_errors():
-        reason = run_session(toy(Path(sys.argv[1]), **json.loads(sys.argv[2])), Lines(Console()))
+        definition = toy(Path(sys.argv[1]), **json.loads(sys.argv[2]))
+        reason = run_session(definition, build_view(build_console(), definition))
     raise SystemExit(130 if reason == "interrupted" else 1 if reason else 0)
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,16 +17,18 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from lorasweep import schema
+from lorasweep.compose.checked import checked_run, checked_study, composed_values, read_point
 from lorasweep.compose.command_line import CommandLine
-from lorasweep.compose.composition import SECRET_NAME, checked_run, checked_study, composed_values, read_point
 from lorasweep.conflicts import conflicts
 from lorasweep.record import Launch
-from lorasweep.rules import MISSING, UserError, check
+from lorasweep.rules import MISSING, UserError, check, user_errors
 
 __all__ = [
     "CommandLine", "check_command_line", "checked_run", "checked_study", "composed_values", "launch", "read_point",
     "register", "to_run", "user_errors",
 ]  # fmt: skip
+
+SECRET_NAME = re.compile(r"token|secret|passw|credential|api_?key|private", re.IGNORECASE)
 
 
 def register() -> None:
@@ -80,14 +82,3 @@ def launch() -> Launch:
     """Return where Hydra put the run that is being started, and how it was asked for."""
     hydra = HydraConfig.get()
     return Launch(Path(hydra.runtime.output_dir), list(hydra.overrides.task))
-
-
-@contextmanager
-def user_errors() -> Iterator[None]:
-    """Print a user's mistakes as blocks and exit with 2, without a traceback."""
-    try:
-        yield
-    except UserError as error:
-        count = len(error.problems)
-        print(f"{count} problem{'s' if count > 1 else ''}:\n\n{error}", file=sys.stderr)
-        raise SystemExit(2) from None

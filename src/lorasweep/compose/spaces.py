@@ -15,6 +15,7 @@ from hydra.core.override_parser.types import (
     Quote,
     QuotedString,
     RangeSweep,
+    Sweep,
     Transformer,
 )
 from hydra.errors import HydraException
@@ -22,6 +23,7 @@ from hydra.errors import HydraException
 from lorasweep.rules import Problem, UserError
 from lorasweep.study.space import Choice, Dimension, Interval, Point
 
+LOG = "log"
 GRAMMAR = "a sweep as Hydra writes it, such as 8,16,64 or choice(a,b), range(8,65,8), tag(log,interval(1e-5,1e-3))"
 
 
@@ -39,6 +41,11 @@ def read_params(params: Mapping[str, Any], groups: Iterable[str]) -> tuple[list[
 def read_sweep(override: Override, is_group: bool) -> Dimension:
     """Return a swept override of the command line as a dimension; UserError if it cannot be one."""
     key, value = override.key_or_group, override.value()
+    if isinstance(value, Sweep) and (value.tags - {LOG} or (value.tags and not isinstance(value, IntervalSweep))):
+        raise UserError(Problem(key, override.get_value_string(), "tag(log,interval(…)): there is no other tag"))
+    if isinstance(value, ChoiceSweep | RangeSweep) and value.shuffle:
+        allowed = "values in an order that is the same when the study goes on; strategy=random tries them in any"
+        raise UserError(Problem(key, override.get_value_string(), allowed))
     if isinstance(value, ChoiceSweep):
         options = override.sweep_iterator(transformer=Transformer.identity)
         return Choice(key, tuple(_plain(option) for option in options), is_group)
@@ -48,7 +55,7 @@ def read_sweep(override: Override, is_group: bool) -> Dimension:
         assert value.start is not None
         assert value.end is not None
         whole = isinstance(value.start, int) and isinstance(value.end, int)
-        return Interval(key, value.start, value.end, log="log" in value.tags, is_int=whole)
+        return Interval(key, value.start, value.end, log=LOG in value.tags, is_int=whole)
     if isinstance(value, Glob):
         raise UserError(Problem(key, override.get_value_string(), "names one by one: choice(a,b,c), no pattern"))
     return Choice(key, (_plain(value),), is_group)

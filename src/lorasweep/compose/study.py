@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -17,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from lorasweep.compose.spaces import as_overrides, read_params, read_sweep
 from lorasweep.conflicts import conflicts
-from lorasweep.rules import MISSING, Problem, UserError, build, check
+from lorasweep.rules import MISSING, Problem, UserError, build, check, nearest
 from lorasweep.schema import SECTIONS, Run
 from lorasweep.study import settings as study_settings
 from lorasweep.study.canonical import config_key
@@ -25,7 +26,11 @@ from lorasweep.study.definition import Composed, Definition
 from lorasweep.study.settings import Settings
 from lorasweep.study.space import Choice, Dimension, Interval, Point, Space
 
+if TYPE_CHECKING:
+    from lorasweep.study.store import Store
+
 SWEEPER = "hydra.sweeper"
+VARIED = "a key that varies, in hydra.sweeper.params or on the command line"
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,8 @@ class Search:
     settings: Settings
     space: Space
     problems: list[Problem] = field(default_factory=list)
+    taken_out: tuple[str, ...] = ()
+    """Overrides of the command line that took their keys out of the space."""
 
 
 def read_search(
@@ -58,6 +65,7 @@ def read_search(
     kept = [item for item in dimensions if item.key not in fixed and item.key not in swept]
     only_if, odd = _conditions(settings.only_if)
     known = {item.key for item in dimensions} | swept.keys()
+    odd += [Problem(f"{SWEEPER}.only_if.{key}", MISSING, VARIED, nearest(key, known)) for key in only_if.keys() - known]
     only_if = {key: asked for key, asked in only_if.items() if key in known and key not in fixed}
     varied = [*kept, *swept.values()]
     known_values = {key: value_of(key) for key in _asked_about(varied, only_if)}
@@ -68,20 +76,21 @@ def read_search(
         allowed = "values that can be gone through; an interval needs strategy=random or tpe"
         endless = [item for item in space if item.values() is None]
         problems += [Problem(f"{SWEEPER}.params.{item.key}", item.words(), allowed) for item in endless]
-    return Search(settings, space, problems)
+    taken_out = tuple(fixed[item.key] for item in dimensions if item.key in fixed)
+    return Search(settings, space, problems, taken_out)
 
 
 def _read_overrides(
     overrides: Iterable[Override], groups: set[str]
-) -> tuple[dict[str, Dimension], set[str], list[Problem]]:
-    """Return what a command line sweeps, the keys it fixes, and what is wrong with that."""
+) -> tuple[dict[str, Dimension], dict[str, str], list[Problem]]:
+    """Return what a command line sweeps, the overrides that fix a key, and what is wrong with that."""
     swept: dict[str, Dimension] = {}
-    fixed: set[str] = set()
+    fixed: dict[str, str] = {}
     problems: list[Problem] = []
     for override in overrides:
         key = override.key_or_group
         if not override.is_sweep_override():
-            fixed.add(key)
+            fixed[key] = str(override.input_line).lstrip("+")
         else:
             try:
                 swept[key] = read_sweep(override, key in groups)
@@ -133,13 +142,16 @@ class Composer:
     def __call__(self, point: Point) -> Composed:
         """Return the config of a point; UserError if its values contradict each other."""
         chosen = as_overrides({key: value for key, value in point.items() if key in self.groups})
-        base, choices = self._base(tuple(chosen))
-        config = copy.deepcopy(base)
-        with open_dict(config):
-            for key, value in point.items():
-                if key not in self.groups:
-                    OmegaConf.update(config, key, value, merge=False)
-        run = OmegaConf.to_object(config)
+        try:
+            base, choices = self._base(tuple(chosen))
+            config = copy.deepcopy(base)
+            with open_dict(config):
+                for key, value in point.items():
+                    if key not in self.groups:
+                        OmegaConf.update(config, key, value, merge=False)
+            run = OmegaConf.to_object(config)
+        except (HydraException, OmegaConfBaseException) as error:
+            raise UserError(Problem("config", MISSING, str(error).splitlines()[0])) from None
         assert isinstance(run, Run)
         run.study = self.name or run.study
         if problems := [*check(asdict(run), Run), *conflicts(run)]:
@@ -149,10 +161,7 @@ class Composer:
 
     def _base(self, chosen: tuple[str, ...]) -> tuple[DictConfig, dict[str, str]]:
         if chosen not in self._bases:
-            try:
-                composed = self.loader.load_sweep_config(self.master, [*self.fixed, *chosen])
-            except (HydraException, OmegaConfBaseException) as error:
-                raise UserError(Problem("config", MISSING, str(error).splitlines()[0])) from None
+            composed = self.loader.load_sweep_config(self.master, [*self.fixed, *chosen])
             choices = {name: str(composed.hydra.runtime.choices[name]) for name in SECTIONS}
             with open_dict(composed):
                 del composed["hydra"]
@@ -162,18 +171,28 @@ class Composer:
 
 def start(settings: Settings, loader: ConfigLoader, master: DictConfig, arguments: list[str]) -> None:
     """Run the study that Hydra has composed; exit with what its end means."""
-    from rich.console import Console
-
-    from lorasweep.compose import user_errors
     from lorasweep.promote import write_best
-    from lorasweep.study.session import run_session, undisturbed
-    from lorasweep.study.view import build_view
+    from lorasweep.rules import user_errors
+    from lorasweep.study.session import run_session
+    from lorasweep.study.signals import undisturbed
+    from lorasweep.study.view import build_console, build_view
+    from lorasweep.tracking.view import followed
 
     with user_errors():
         definition = define(asdict(settings), loader, master, arguments)
-        try:
-            reason = run_session(definition, build_view(Console(), definition))
-        finally:
+
+        def closing(store: Store) -> str:
+            from lorasweep.report import report_if_possible, write_report
+
+            return report_if_possible(lambda: write_report(store, definition.folder))
+
+        with followed(definition, build_view(build_console(), definition)) as view:
+            try:
+                reason = run_session(definition, view, closing)
+            except BaseException:
+                with undisturbed(), suppress(Exception):  # what has ended the study is what to say
+                    write_best(definition)
+                raise
             with undisturbed():
                 write_best(definition)
     if reason:
@@ -194,7 +213,7 @@ def define(sweeper: Mapping[str, Any], loader: ConfigLoader, master: DictConfig,
     composer = Composer(loader, master, arguments, groups)
     folder = Path(str(master.hydra.sweep.dir)).absolute()
     composer.name = folder.name
-    return Definition(folder.name, folder, search.settings, search.space, composer)
+    return Definition(folder.name, folder, search.settings, search.space, composer, taken_out=search.taken_out)
 
 
 def value_at(key: str, values: Mapping[Any, Any], choices: Mapping[Any, Any]) -> Any:

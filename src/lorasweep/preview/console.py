@@ -7,11 +7,10 @@ from rich.table import Table
 from rich.text import Text
 
 from lorasweep.preview import Example, Preview, SplitFacts
+from lorasweep.study.wording import visible
 
 LEARNT, MASKED, WRONG = "bold green", "dim", "bold red"
 BAR_WIDTH = 30
-CONTROLS = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"}
-"""Shows control characters, which a terminal would obey, as their pictures."""
 
 
 def show(preview: Preview, console: Console) -> None:
@@ -94,7 +93,7 @@ def _heading(example: Example) -> Text:
 def _coloured(example: Example) -> Text:
     text = Text()
     for piece, learnt in example.pieces:
-        text.append(piece.translate(CONTROLS), style=LEARNT if learnt else MASKED)
+        text.append(visible(piece), style=LEARNT if learnt else MASKED)
     text.rstrip()
     if example.cut:
         text.append(f" … {example.cut:,} tokens cut off", style=WRONG)

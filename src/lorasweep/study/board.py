@@ -21,8 +21,8 @@ GAP = 2
 MOST_REASONS = 5
 
 
-def tables(board: Leaderboard, console: Console, most: int | None) -> Iterator[RenderableType]:
-    """Yield what is to be printed: what all trials share, the table, what is not in it."""
+def tables(board: Leaderboard, console: Console, most: int | None, says_more: bool = True) -> Iterator[RenderableType]:
+    """Yield what is to be printed: what all trials share, the table, what is not in it; and where there is more."""
     if not board.rows:
         yield Text("no trials yet", style="dim")
         return
@@ -43,8 +43,9 @@ def tables(board: Leaderboard, console: Console, most: int | None) -> Iterator[R
     for row in rows:
         table.add_row(*(_cell(board, row, name) for name in columns), style="dim" if row["state"] == UNTUNED else "")
     yield table
-    yield ""
-    yield from _rest(board, rows, [name for name in wanted if name not in columns])
+    if rest := list(_rest(board, rows, [name for name in wanted if name not in columns], says_more)):
+        yield ""
+        yield from rest
 
 
 def _candidates(board: Leaderboard) -> list[str]:
@@ -138,7 +139,7 @@ def _difference(board: Leaderboard, row: Row) -> Text:
     return Text(change(value), style="green" if is_better else "")
 
 
-def _rest(board: Leaderboard, rows: Sequence[Row], unseen: Sequence[str]) -> Iterator[Text]:
+def _rest(board: Leaderboard, rows: Sequence[Row], unseen: Sequence[str], says_more: bool) -> Iterator[Text]:
     """Yield what is not in the table, and where it is."""
     numbers = {row.get("trial") for row in rows}
     left = Counter(row["state"] for row in board.rows if row.get("trial") not in numbers)
@@ -148,10 +149,12 @@ def _rest(board: Leaderboard, rows: Sequence[Row], unseen: Sequence[str]) -> Ite
         notes.append("not shown: " + ", ".join(f"{count} {state_words(State(state))}" for state, count in left.items()))
     if unseen:
         notes.append(f"no room for {', '.join(unseen)}")
-    if board.best:
+    if board.best and says_more:
         notes.append(f"lorasweep promote {board.folder.name}: trial {board.best['trial']} as an experiment")
-    notes.append(f"all of it: {os.path.relpath(board.folder / CSV)}")
-    yield Text("\n".join(notes), style="dim")
+    if says_more:
+        notes.append(f"all of it: {os.path.relpath(board.folder / CSV)}")
+    if notes:
+        yield Text("\n".join(notes), style="dim")
 
 
 def _reasons(rows: Sequence[Row]) -> Iterator[Text]:

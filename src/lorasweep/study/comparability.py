@@ -6,10 +6,13 @@ from collections.abc import Iterator
 
 from lorasweep.rules import Problem
 from lorasweep.schema import Run
+from lorasweep.study.definition import FREE
 from lorasweep.study.space import Space
 
 FREE_DATA = ("data.packing", "data.num_proc", "data.response_only")
 FREE_EVALUATION = ("evaluation.batch_size", "evaluation.keep")
+COMPOSED = ("experiment", "space", "strategy")
+"""Groups that select and override, whatever that may be; spaces come as a list: space=[rank,learning_rate]."""
 OTHER_TEXT = ("model.tokenizer", "model.chat_template")
 WORTH_KNOWING = (
     (("train.epochs", "train.max_steps", "train.max_tokens"), "longer trials learn from more data"),
@@ -31,6 +34,8 @@ def problems(space: Space, run: Run, pruner: str) -> Iterator[Problem]:
         key, value = dimension.key, dimension.words()
         is_data = (key == "data" or key.startswith("data.")) and key not in FREE_DATA
         is_measure = key.startswith("evaluation.") and key not in FREE_EVALUATION
+        if key.partition(".")[0] in (*FREE, *COMPOSED):
+            yield Problem(key, value, "one value: it is no part of what trials are compared in")
         if is_data or is_measure or key in OTHER_TEXT:
             yield Problem(key, value, "one value: with another, trials are judged on other rows or by another score")
         if key == "data.packing" and not tokens and "train.tokens_per_step" not in varied:

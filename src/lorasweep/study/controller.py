@@ -1,17 +1,10 @@
-"""The process that owns a study: decides what to try, keeps every slot busy, and writes down what came of it."""
+"""The process that owns a study: keeps every slot busy with a trial, and writes down what came of it."""
 
 from __future__ import annotations
 
-import bisect
-import itertools
-import json
 import selectors
-import shutil
 import signal
 import time
-from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import FrameType
@@ -19,23 +12,27 @@ from types import FrameType
 from optuna.pruners import BasePruner
 
 from lorasweep.rules import Problem, UserError
+from lorasweep.study.adapters import Adapters
+from lorasweep.study.candidates import Candidates
 from lorasweep.study.channel import Message
-from lorasweep.study.definition import Composed, Definition
+from lorasweep.study.definition import Definition
+from lorasweep.study.folder import set_aside, trial_folder
 from lorasweep.study.outcomes import State
-from lorasweep.study.proposal import build_pruner, proposals
+from lorasweep.study.proposal import build_pruner
 from lorasweep.study.requests import take_requests
+from lorasweep.study.signals import handled
 from lorasweep.study.slots import Slot
-from lorasweep.study.space import Point
-from lorasweep.study.store import Store, Trial
-from lorasweep.study.view import View, words
-from lorasweep.study.worker import OUTCOME, Outcome
+from lorasweep.study.store import Store
+from lorasweep.study.trial import Trial
+from lorasweep.study.view import View
+from lorasweep.study.worker import Outcome
 
 SECONDS_BETWEEN_LOOKS = 0.25
 SECONDS_TO_STOP = 15.0
 SECONDS_TO_DIE = 5.0
 STARTS_IN_A_ROW = 3
-MOST_REFUSED = 100
-"""Sampled points in a row that contradict themselves, after which there is no use in sampling more."""
+MOST_ROUNDED = 0.6
+"""Steps by which an evaluation may come before the share of the run it is for: half of one, and the noise."""
 DEADLY_SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 """Signals that come from outside: nothing is wrong with a trial that one of them ended."""
 
@@ -45,16 +42,6 @@ class CannotStart(UserError):
 
     def __init__(self, code: int, log: Path) -> None:
         super().__init__(Problem("worker", f"exit code {code}", f"a process that starts; {log} says why it did not"))
-
-
-@dataclass(frozen=True)
-class Next:
-    """What comes next: a point, made into a config, and the number it has if it was begun before."""
-
-    composed: Composed
-    point: Point
-    kind: str
-    number: int | None = None
 
 
 @dataclass
@@ -73,36 +60,26 @@ class Controller:
     def __init__(self, definition: Definition, store: Store, slots: list[Slot], view: View) -> None:
         self.definition, self.settings, self.store = definition, definition.settings, store
         self.slots, self.view = slots, view
-        self.directions = definition.directions()
+        self.candidates, self.adapters = Candidates(definition, store, view), Adapters(definition)
         self.running: dict[int, Running] = {}
-        self.again: deque[int] = deque()
-        self.waiting: deque[tuple[Point, str]] = deque()
-        self.next: Next | None = None
-        self.keys: set[str] = set()
-        """What has been tried, hashed."""
-        self.points: set[str] = set()
-        """Points that need not be composed again: they were tried, refused or found to be the same as another."""
-        self.exhausted = False
-        self.counted, self.refused = 0, 0
-        """Trials that count towards the total; sampled points refused in a row."""
-        self.best: list[tuple[float, int]] = []
-        """The trials whose adapters are kept, best first, by what is to be minimised and number."""
         self.error: CannotStart | None = None
         self.reason: str | None = None
         """Why no trial is started any more; None while there is more to do."""
         self.pruner: BasePruner | None = None
+        self.budget = 0
+        """Supervised tokens of a trial, by the first that reported; what the pruner goes by."""
         self.signals, self.failures, self.failed_starts = 0, 0, 0
         self.warned = False
         self.started = time.monotonic()
 
     def run(self) -> str | None:
         """Run to the end; return why the study ended before it was done, None if it is."""
-        with self._signals():
+        with handled(self._count_signal):
             self._take_up()
             while True:
                 self._obey()
                 self._fill()
-                if not self.running and (self.reason or self.next is None):
+                if not self.running and (self.reason or self.candidates.next is None):
                     break
                 self._listen()
                 self._watch()
@@ -115,22 +92,12 @@ class Controller:
 
     def _take_up(self) -> None:
         """Go on where an earlier session ended: what is finished is kept, what was running is run again."""
-        trials = self.store.trials()
-        for trial in trials:
-            self._know(trial.point, trial.key, trial.kind)
-            self.counted -= trial.state is State.REFUSED
-            outcome = None if trial.state.is_finished else self._left_behind(trial.number)
-            if outcome:
+        for trial in self.store.trials():
+            if trial.state.is_finished:
+                self._show_end(trial)
+            elif outcome := Outcome.left_in(self._folder_of(trial.number)):
                 self._finish(trial.number, outcome)
-            elif trial.state.is_finished:
-                self.view.ended(trial)
-                self._clear_adapters(trial)
-            else:
-                self.again.append(trial.number)
-        if self.settings.baseline and not any(trial.kind == "baseline" for trial in trials):
-            self.waiting.append((self.definition.space.baseline(), "baseline"))
-        begun = [trial.point for trial in trials if trial.kind == "enqueued"]
-        self.waiting += [(dict(point), "enqueued") for point in self.settings.enqueue if dict(point) not in begun]
+        self.candidates.take_up()
 
     def _fill(self) -> None:
         """Give every free slot a trial, or a worker to train one, as long as there is something to do."""
@@ -138,88 +105,19 @@ class Controller:
         for slot in self.slots:
             if self.reason or slot.index in busy or (slot.process and not slot.ready):
                 continue
-            if not self._prepare():
+            if not self.candidates.decide():
+                self.reason = self.candidates.reason
                 return
             if slot.process is None:
                 slot.start()
             else:
                 self._start(slot)
 
-    def _prepare(self) -> bool:
-        """Decide what comes next, unless that is decided; return whether there is anything."""
-        while self.next is None and self.again:
-            self.next = self._taken_up(self.again.popleft())
-        while self.next is None and self.waiting and self._wants_more():
-            self.next = self._untried(*self.waiting.popleft())
-        while self.next is None and not self.exhausted and not self.reason and self._wants_more():
-            self._propose()
-        return self.next is not None
-
-    def _wants_more(self) -> bool:
-        """Tell whether the total leaves room; added points come on top, refused ones have cost nothing."""
-        return self.settings.n_trials is None or self.counted < self.settings.n_trials
-
-    def _taken_up(self, number: int) -> Next | None:
-        """Return a trial that was begun before as what to try next."""
-        trial = self.store.trial(number)
-        try:
-            return Next(self.definition.compose(trial.point), trial.point, trial.kind, number)
-        except UserError as error:  # of a rule that is newer than the trial
-            self.counted -= trial.kind != "added"
-            self._finish(number, Outcome(State.REFUSED, reason=str(error)))
-            return None
-
-    def _propose(self) -> None:
-        """Find a point that was not tried; one that is refused is history, from which what comes next follows."""
-        refused = self.refused
-        for point in proposals(self.settings, self.definition.space, self.store.frozen(), self.directions):
-            self.next = self._untried(point, "sampled")
-            if self.next:
-                self.refused = 0
-                return
-            if self.refused > refused:
-                if self.refused >= MOST_REFUSED and self.settings.sampler != "grid":
-                    self.reason = f"{MOST_REFUSED} sampled points in a row were refused"
-                return
-        self.exhausted = True
-
-    def _untried(self, point: Point, kind: str) -> Next | None:
-        """Return a point as what to try next; None if an equal one was tried, or its values contradict each other."""
-        written = json.dumps(point, sort_keys=True)
-        composed = None
-        if written not in self.points:
-            self.points.add(written)
-            try:
-                composed = self.definition.compose(point)
-            except UserError as error:
-                number = self.store.create(point, f"refused {written}", kind, State.REFUSED, str(error))
-                self.refused += 1
-                self.view.ended(self.store.trial(number))
-                return None
-        if composed and composed.key not in self.keys:
-            return Next(composed, point, kind)
-        if kind != "sampled":
-            self.view.say(f"{kind} {words(point)}: not trained again, a trial before it is the same")
-        return None
-
-    def _know(self, point: Point, key: str, kind: str) -> None:
-        """Remember what is being tried."""
-        self.points.add(json.dumps(point, sort_keys=True))
-        self.keys.add(key)
-        self.counted += kind != "added"
-
     def _start(self, slot: Slot) -> None:
         """Begin the trial that comes next."""
-        assert self.next
-        composed, number = self.next.composed, self.next.number
-        if number is None:
-            number = self.store.create(self.next.point, composed.key, self.next.kind)
-            self._know(self.next.point, composed.key, self.next.kind)
-        self.next = None
-        self.store.note(number, choices=composed.choices)
-        folder = self.folder_of(number)
-        if folder.exists():  # of an attempt that was interrupted
-            folder.rename(next(place for place in _attempts(folder) if not place.exists()))
+        number, composed = self.candidates.begin(slot.index)
+        folder = self._folder_of(number)
+        set_aside(folder)
         self.running[number] = Running(number, slot)
         job = {"number": number, "folder": str(folder), "objectives": self.settings.objectives, **asdict(composed)}
         slot.send({"do": "train", **job})
@@ -267,9 +165,14 @@ class Controller:
         self.store.report(number, message["tokens"], message["value"])
         self.view.reported(number, message["value"])
         if self.pruner is None:
-            self.pruner = build_pruner(self.settings, message["budget"])
-        is_last = message["tokens"] >= message["budget"]
-        return self.pruner is None or is_last or not self.store.is_worse(number, message["tokens"], self.pruner)
+            self.budget, self.pruner = message["budget"], build_pruner(self.settings, message["budget"])
+        share = message["tokens"] / message["budget"]
+        # an evaluation is due at a share of the run and comes at a whole step: at 2 of 10 steps for a quarter
+        due = share * (1 + MOST_ROUNDED / message["step"])
+        if self.pruner is None or share >= 1 or due < self.settings.prune_after:
+            return True
+        is_worse = self.store.is_worse(number, message["tokens"], self.pruner, round(due * self.budget))
+        return not is_worse or self.store.trial(number).kind == "baseline"  # that the others are compared with
 
     def _gone(self, slot: Slot) -> None:
         """Find out what a worker died of, and of its trial whether that was to blame."""
@@ -282,7 +185,7 @@ class Controller:
                 self.reason = self.reason or "workers end before they begin"
             return
         del self.running[running.number]
-        if outcome := self._left_behind(running.number):
+        if outcome := Outcome.left_in(self._folder_of(running.number)):
             self._settle(running, outcome)
         elif running.stopped or -code in DEADLY_SIGNALS:
             self._killed(running, code)
@@ -301,16 +204,15 @@ class Controller:
         if deaths > self.settings.max_retries:
             self._settle(running, Outcome(State.FAILED, reason=f"{reason} {deaths} times"))
             return
-        self.again.append(running.number)
-        self._settle(running, Outcome(State.INTERRUPTED, reason=reason))
+        self._interrupt(running.number, reason)
+        self.candidates.run_again(running.number)
 
     def _settle(self, running: Running, outcome: Outcome) -> None:
         """Write the end of a trial down, for now or for good, and see what it means for the study."""
         seconds = round(time.monotonic() - running.started, 3)
         if not outcome.state.is_finished:
-            self.store.note(running.number, state=State.INTERRUPTED.value, reason=outcome.reason)
-            self.view.ended(self.store.trial(running.number))
-            if not running.stopped and running.number not in self.again:  # it asks for what only the user can do
+            self._interrupt(running.number, outcome.reason)
+            if not running.stopped:  # it asks for what only the user can do
                 self.reason = self.reason or outcome.reason or "a trial was interrupted"
             return
         facts = {**outcome.facts, "seconds_in_slot": seconds}
@@ -320,11 +222,18 @@ class Controller:
         if most and self.failures >= most:
             self.reason = self.reason or f"{most} trials in a row failed (hydra.sweeper.max_failures)"
 
+    def _interrupt(self, number: int, reason: str | None) -> None:
+        """Write down that a trial has yet to be run again."""
+        self.store.note(number, state=State.INTERRUPTED.value, reason=reason)
+        self.view.ended(self.store.trial(number))
+
     def _finish(self, number: int, outcome: Outcome) -> None:
         self.store.finish(number, outcome.state, outcome.values, {"facts": outcome.facts, "reason": outcome.reason})
-        trial = self.store.trial(number)
+        self._show_end(self.store.trial(number))
+
+    def _show_end(self, trial: Trial) -> None:
         self.view.ended(trial)
-        self._clear_adapters(trial)
+        self.adapters.judge(trial)
 
     def _watch(self) -> None:
         """Look for trials that take too long or have gone silent, and for the end of the study's time."""
@@ -346,31 +255,24 @@ class Controller:
     def _end(self, running: Running, state: State, reason: str) -> None:
         running.slot.end()
         del self.running[running.number]
-        self._settle(running, self._left_behind(running.number) or Outcome(state, reason=reason))
+        self._settle(running, Outcome.left_in(self._folder_of(running.number)) or Outcome(state, reason=reason))
 
     def _obey(self) -> None:
         """Do what signals and the commands of other terminals ask for."""
-        for request in take_requests(self.definition.folder):
+        # what is added waits in its file until trial 0 is the baseline
+        for request in take_requests(self.definition.folder, stops_alone=self.candidates.waits_for_baseline):
             if isinstance(request, Path):
                 self.view.say(f"{request} is no request and is left alone")
             elif request.stop:
                 self.reason = self.reason or "lorasweep stop"
             else:
-                self._add(request.point)
+                self.candidates.add(request.point)
         if self.signals and not self.warned:
             self.warned, self.reason = True, self.reason or "interrupted"
             if self.running:
                 self.view.say(f"finishing {len(self.running)} running trials; once more to stop at once")
         if self.signals > 1:
             self._stop_running()
-
-    def _add(self, point: Point) -> None:
-        """Keep a point that was asked for as a trial that has yet to begin, so that it outlives this session."""
-        if found := self._untried(point, "added"):
-            number = self.store.create(point, found.composed.key, "added", State.INTERRUPTED)
-            self._know(point, found.composed.key, "added")
-            self.again.append(number)
-            self.view.say(f"added {words(point)} as trial {number}")
 
     def _stop_running(self) -> None:
         """Stop every trial now, so that it can be run again."""
@@ -382,45 +284,11 @@ class Controller:
             if self.signals > 2 or time.monotonic() - running.slot.heard > SECONDS_TO_STOP:
                 self._end(running, State.INTERRUPTED, "stopped")
 
-    def _left_behind(self, number: int) -> Outcome | None:
-        """Return the outcome that a trial wrote down before anybody could hear of it."""
-        try:
-            outcome = Outcome.of(json.loads((self.folder_of(number) / OUTCOME).read_text()))
-        except (OSError, ValueError, KeyError):
-            return None
-        return outcome if outcome.state.is_finished else None
-
-    def _clear_adapters(self, trial: Trial) -> None:
-        """Keep the adapters of the best trials alone; of several objectives, all."""
-        most = self.settings.keep_adapters
-        if trial.value is None or most is None or len(self.directions) > 1:
-            return
-        value = -trial.value if self.directions[0] == "maximize" else trial.value
-        bisect.insort(self.best, (value, trial.number))
-        for _, number in self.best[most:]:
-            for name in ("adapter", "checkpoints"):
-                shutil.rmtree(self.folder_of(number) / name, ignore_errors=True)
-        del self.best[most:]
-
     def _in(self, slot: Slot) -> Running | None:
         return next((running for running in self.running.values() if running.slot is slot), None)
 
-    def folder_of(self, number: int) -> Path:
-        """Return the folder of a trial."""
-        return self.definition.folder / "trials" / str(number)
+    def _folder_of(self, number: int) -> Path:
+        return trial_folder(self.definition.folder, number)
 
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        def count(number: int, frame: FrameType | None) -> None:
-            self.signals += 1
-
-        before = {number: signal.signal(number, count) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-
-def _attempts(folder: Path) -> Iterator[Path]:
-    return (folder.with_name(f"{folder.name}.attempt{number}") for number in itertools.count(1))
+    def _count_signal(self, number: int, frame: FrameType | None) -> None:
+        self.signals += 1

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from lorasweep.rules import MISSING, Problem, UserError
 from lorasweep.study.settings import Direction, Settings
-from lorasweep.study.space import Choice, Point, Space
+from lorasweep.study.space import Choice, Point, Space, dimension_of
 
 FREE = ("tracking", "verbosity", "name", "study")
 """Sections of a config that change nothing about what is trained and measured."""
@@ -41,6 +41,8 @@ class Definition:
     """Raises UserError for a point whose values contradict each other."""
     objective: str = "lorasweep.study.training:Training"
     """What trains a job, as module:factory; named by code alone, never by a config."""
+    taken_out: tuple[str, ...] = ()
+    """Overrides of the command line that took their keys out of the space."""
 
     def samples(self) -> Iterator[Point]:
         """Yield points that between them have every value of what is chosen from, the config itself first."""
@@ -55,7 +57,7 @@ class Definition:
         if given is not None:
             return list(given) if isinstance(given, list) else [given] * len(self.settings.objectives)
         judged = self.compose({}).run.get("evaluation", {}).get("objective", "loss")
-        return [_direction(name, judged) for name in self.settings.objectives]
+        return [direction_of(name, judged) for name in self.settings.objectives]
 
     def objective_names(self) -> list[str]:
         """Return what the objectives are called where people read them: loss, not objective."""
@@ -89,6 +91,35 @@ class Definition:
         base = {name: value for name, value in self.compose({}).run.items() if name not in FREE}
         return facts | {key: value for key, value in flat(base).items() if key not in varied}
 
+    def search(self) -> dict[str, Any]:
+        """Return what is searched and how, and from what config, as `Search.of` reads it."""
+        base = self.compose({})
+        return {
+            "dimensions": [asdict(dimension) for dimension in self.space],
+            "only_if": {key: dict(asked) for key, asked in self.space.only_if.items()},
+            "settings": asdict(self.settings),
+            "run": base.run,
+            "choices": base.choices,
+        }
+
+
+@dataclass(frozen=True)
+class Search:
+    """What a study searches, how, and from what config, as it is kept with the study."""
+
+    space: Space
+    settings: Settings
+    run: dict[str, Any]
+    """The config itself."""
+    choices: dict[str, str]
+    """The option that every config group has in it."""
+
+    @classmethod
+    def of(cls, kept: Mapping[str, Any]) -> Search:
+        """Read what `Definition.search` made."""
+        space = Space(tuple(map(dimension_of, kept["dimensions"])), kept["only_if"])
+        return cls(space, Settings(**kept["settings"]), kept["run"], kept["choices"])
+
 
 def check_unchanged(name: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """Raise if a study that is gone on with is not the one that was begun, with every difference."""
@@ -119,7 +150,8 @@ def _way_back(name: str, before: Any) -> str:
     return f"{was}, as the study {name} was begun with; what changes it needs another name: study={name}_2"
 
 
-def _direction(name: str, judged: str) -> Direction:
+def direction_of(name: str, judged: str = "loss") -> Direction:
+    """Return which way a number of a run is better; `judged` is what its objective is."""
     if name == "objective":
         return "minimize" if judged == "loss" else "maximize"
     is_cost = name.startswith(COSTS) or name.endswith(("loss", "perplexity"))

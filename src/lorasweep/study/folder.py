@@ -1,7 +1,8 @@
-"""The folder of a study, as commands beside it find it."""
+"""The folder of a study: where its trials are, and how commands beside it find it."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import socket
@@ -15,17 +16,44 @@ STUDIES = Path("outputs/studies")
 OWNER = "controller.json"
 
 
+def trial_folder(study: Path, number: int) -> Path:
+    """Return the folder of a trial."""
+    return study / "trials" / str(number)
+
+
+def set_aside(folder: Path) -> None:
+    """Rename what an attempt at a trial that was interrupted has left."""
+    if folder.exists():
+        places = (folder.with_name(f"{folder.name}.attempt{number}") for number in itertools.count(1))
+        folder.rename(next(place for place in places if not place.exists()))
+
+
 def find_study(given: str) -> Path:
     """Return the folder of a study, given as a path or as a name below outputs/studies."""
-    places = (Path(given), STUDIES / given)
-    found = next((place for place in places if (place / "study.db").is_file() or (place / "trials").is_dir()), None)
-    if found:
+    if found := study_named(given):
         return found
     names = [path.name for path in latest_studies()]
     allowed = f"the folder of a study, or a name below {STUDIES}"
     if names:
         allowed += f". The latest there: {', '.join(names[:4])}"
     raise UserError(Problem("STUDY", given, allowed, nearest(Path(given).name, names)))
+
+
+def study_named(given: str) -> Path | None:
+    """Return the folder of the study that is meant, None if none is."""
+    return next(filter(is_study, (Path(given), STUDIES / given)), None)
+
+
+def is_study(folder: Path) -> bool:
+    """Tell whether a folder is that of a study."""
+    return (folder / "study.db").is_file() or (folder / "trials").is_dir()
+
+
+def check_database(folder: Path) -> None:
+    """Raise for a study that is kept elsewhere than in its folder."""
+    if not (folder / "study.db").is_file():
+        allowed = f"the database that the study is in, as hydra.sweeper.storage had it: {folder} has no study.db"
+        raise UserError(Problem("--storage", None, allowed))
 
 
 def latest_studies() -> list[Path]:

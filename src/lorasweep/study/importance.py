@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import optuna
-from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
-from optuna.study import StudyDirection
+import warnings
+from typing import TYPE_CHECKING
 
-from lorasweep.study.store import Store
+if TYPE_CHECKING:
+    from lorasweep.study.store import Store
 
 FEWEST = 8
 """Complete trials below which a ranking would be chance."""
@@ -17,10 +17,16 @@ def importances(store: Store, objective: int = 0) -> dict[str, float]:
 
     PED-ANOVA (https://arxiv.org/abs/2304.10255), whose target is minimised.
     """
+    import optuna
+    from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
+    from optuna.study import StudyDirection
+
     complete = [trial for trial in store.frozen() if trial.state is optuna.trial.TrialState.COMPLETE and trial.params]
     if len(complete) < FEWEST:
         return {}
     sign = -1.0 if store.study.directions[objective] == StudyDirection.MAXIMIZE else 1.0
-    return get_param_importances(
-        store.study, evaluator=PedAnovaImportanceEvaluator(), target=lambda trial: sign * trial.values[objective]
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # it says that less counts as better, which is so
+        return get_param_importances(
+            store.study, evaluator=PedAnovaImportanceEvaluator(), target=lambda trial: sign * trial.values[objective]
+        )

@@ -15,7 +15,7 @@ from rich.console import Console, Group
 
 from lorasweep.record import write_text
 from lorasweep.study.outcomes import State
-from lorasweep.study.store import Store, Trial
+from lorasweep.study.trial import Trial, Trials
 
 CSV = "leaderboard.csv"
 UNTUNED = "untuned"
@@ -58,7 +58,7 @@ class Leaderboard:
         return next((row for row in self.rows if row.get("kind") == "baseline"), None)
 
 
-def build_leaderboard(store: Store, folder: Path) -> Leaderboard:
+def build_leaderboard(store: Trials, folder: Path) -> Leaderboard:
     """Return the trials of a study, ranked."""
     definition = store.attributes.get("definition", {})
     objectives = definition.get("hydra.sweeper.objectives", ["objective"])
@@ -66,22 +66,22 @@ def build_leaderboard(store: Store, folder: Path) -> Leaderboard:
     trials = store.trials()
     space = [key.removeprefix("space.") for key in definition if key.startswith("space.")]
     varied = list(dict.fromkeys([*space, *(key for trial in trials for key in trial.point)]))
-    ranked = _ranked([trial for trial in trials if trial.value is not None], directions)
+    complete = ranked([trial for trial in trials if trial.value is not None], directions)
     others = [trial for trial in trials if trial.value is None]
     cost = -1 if directions[0] == "maximize" else 1
     others.sort(
         key=lambda trial: (ORDER.index(trial.state), cost * trial.facts.get(objectives[0], math.inf), trial.number)
     )
     baseline = next((trial.value for trial in trials if trial.kind == "baseline"), None)
-    rows = [_row(trial, objectives, baseline, folder) for trial in (*ranked, *others)]
-    for rank, row in enumerate(rows[: len(ranked)], 1):
+    rows = [_row(trial, objectives, baseline, folder) for trial in (*complete, *others)]
+    for rank, row in enumerate(rows[: len(complete)], 1):
         row["rank"] = rank
     if len(objectives) > 1:
-        front = _front(ranked, directions)
-        for row, trial in zip(rows, ranked, strict=False):
+        front = _front(complete, directions)
+        for row, trial in zip(rows, complete, strict=False):
             row["front"] = trial.number in front
     judged = definition.get("evaluation.objective", "loss")
-    rows[len(ranked) : len(ranked)] = _untuned(trials, objectives, judged, baseline)
+    rows[len(complete) : len(complete)] = _untuned(trials, objectives, judged, baseline)
     return Leaderboard(folder, rows, objectives, directions, judged, varied, _metrics(rows, objectives, varied))
 
 
@@ -101,7 +101,7 @@ def show(board: Leaderboard, console: Console, most: int | None = 15) -> None:
     console.print(Group(*tables(board, console, most)))
 
 
-def _ranked(trials: list[Trial], directions: Sequence[str]) -> list[Trial]:
+def ranked(trials: list[Trial], directions: Sequence[str]) -> list[Trial]:
     """Return complete trials, the Pareto front first, each part by the first objective."""
     front = _front(trials, directions) if len(directions) > 1 else set()
     return sorted(trials, key=lambda trial: (trial.number not in front, *_costs(trial, directions), trial.number))

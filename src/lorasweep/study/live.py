@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from rich import live
@@ -15,7 +15,7 @@ from rich.text import Text
 from lorasweep.study.definition import Definition
 from lorasweep.study.leaderboard import Leaderboard, show
 from lorasweep.study.outcomes import State
-from lorasweep.study.store import Trial
+from lorasweep.study.trial import Trial
 from lorasweep.study.view import ending, header
 from lorasweep.study.wording import STYLES, clock, is_numeric, short_names, shown, state_words, width
 
@@ -25,6 +25,8 @@ LEAST_FINISHED = 2
 LINES_AROUND = 10
 """What is drawn besides trials, and a free line for what is typed."""
 GAP = 2
+NUMBER = 6
+"""Least width of an objective."""
 BAR = 10
 HINT = "Ctrl-C: finish the running trials and end; twice: stop them now. The same command goes on"
 
@@ -51,7 +53,8 @@ class Live:
     def __init__(self, console: Console, definition: Definition) -> None:
         self.console, self.definition = console, definition
         self.maximises = definition.directions()[0] == "maximize"
-        self.objective, self.total = definition.objective_names()[0], definition.total()
+        self.objectives = [name.rpartition("/")[2] for name in definition.objective_names()]
+        self.total = definition.total()
         self.slots, self.began, self.drawn = 1, time.monotonic(), 0.0
         self.running: dict[int, Running] = {}
         self.finished: dict[int, Trial] = {}
@@ -150,7 +153,9 @@ class Live:
         if best is None:
             return
         assert best.value is not None
-        line = Text.assemble(("best  ", "dim"), (f"{self.objective} {shown(best.value)}", "bold green"))
+        reached = zip(self.objectives, best.values or [], strict=False)
+        first, *others = (f"{name} {shown(value)}" for name, value in reached)
+        line = Text.assemble(("best  ", "dim"), (first, "bold green"), *(f", {text}" for text in others))
         line.append(f"  trial {best.number}")
         base = next((trial.value for trial in self.finished.values() if trial.kind == "baseline"), None)
         if best.kind == "baseline":
@@ -177,17 +182,19 @@ class Live:
         hidden = len(running) - most + 1 if len(running) > most else 0
         running = running[: len(running) - hidden]
         ended = ended[: min(MOST_FINISHED, room - len(running) - bool(hidden))]
-        state, keys = self._columns()
-        table = Table(box=None, padding=(0, GAP, 0, 0), header_style="dim", show_header=bool(running or ended))
+        state, objectives, keys = self._columns()
+        shows = bool(running or ended)
+        table = Table(box=None, padding=(0, GAP, 0, 0), pad_edge=False, header_style="dim", show_header=shows)
         table.add_column("trial", justify="right", no_wrap=True)
         table.add_column("", min_width=state, no_wrap=True)
-        table.add_column(self.objective, justify="right", min_width=6, no_wrap=True)
+        for name in self.objectives[:objectives]:
+            table.add_column(name, justify="right", min_width=NUMBER, no_wrap=True)
         for key in keys:
             justify: JustifyMethod = "right" if key in self.numbers else "left"
             table.add_column(self.names[key], min_width=self.widths[key], no_wrap=True, justify=justify)
         table.add_column("time", justify="right", min_width=5, no_wrap=True)
         for item in running:
-            shape = (self._how_far(item, state), Text(shown(item.value) if item.value is not None else "", "dim"))
+            shape = [self._how_far(item, state), *_numbers([item.value], objectives, "dim")]
             self._add(table, item.trial, shape, keys, time.monotonic() - item.started)
         if hidden:
             table.add_row("", Text(f"{hidden} more run", style="dim"))
@@ -196,28 +203,32 @@ class Live:
             seconds = trial.facts.get("seconds_in_slot")
             words = Text(state_words(trial.state), style=STYLES[trial.state])
             words.append(" baseline" if trial.kind == "baseline" else "", style="dim")
-            value = trial.value if trial.value is not None else self.last.get(trial.number)
-            style = "bold green" if trial is best else "dim" if trial.value is None else ""
-            self._add(table, trial, (words, Text(shown(value) if value is not None else "", style)), keys, seconds)
+            last = trial.value is None  # then what it reported last is shown
+            values = [self.last.get(trial.number)] if last else trial.values or []
+            style = "bold green" if trial is best else "dim" if last else ""
+            self._add(table, trial, [words, *_numbers(values, objectives, style)], keys, seconds)
         return table
 
-    def _add(
-        self, table: Table, trial: Trial, shape: tuple[Text, Text], keys: list[str], seconds: float | None
-    ) -> None:
+    def _add(self, table: Table, trial: Trial, shape: list[Text], keys: list[str], seconds: float | None) -> None:
         values = (shown(trial.point[key]) if key in trial.point else "" for key in keys)
         table.add_row(str(trial.number), *shape, *values, "" if seconds is None else clock(seconds))
 
-    def _columns(self) -> tuple[int, list[str]]:
-        """Return how wide a trial's state may be and which values there is room for."""
+    def _columns(self) -> tuple[int, int, list[str]]:
+        """Return how wide a trial's state may be, and how many objectives and which values there is room for."""
         state = len("complete baseline")
-        room = self.console.width - (5 + state + max(6, len(self.objective)) + 5) - 3 * GAP
-        chosen = set()
+        room = self.console.width - (5 + state + 5) - 2 * GAP
+        objectives, chosen = 0, set()
+        for name in self.objectives:  # the first in any case
+            if objectives and room < max(NUMBER, len(name)) + GAP:
+                break
+            room -= max(NUMBER, len(name)) + GAP
+            objectives += 1
         for key in sorted(self.names, key=lambda key: self.widths[key]):  # the narrow ones: as many as fit
             if room < self.widths[key] + GAP:
                 break
             room -= self.widths[key] + GAP
             chosen.add(key)
-        return state + min(room, 12), [key for key in self.names if key in chosen]
+        return state + min(room, 12), objectives, [key for key in self.names if key in chosen]
 
     def _how_far(self, item: Running, room: int) -> Text:
         if not item.total:
@@ -245,3 +256,9 @@ class Live:
         waiting = max(self.total - self._done() - len(self.running), 0)
         shared = (sum(rest) + waiting * mean) / min(self.slots, max(waiting + len(rest), 1))
         return max([shared, *rest])
+
+
+def _numbers(values: Sequence[float | None], count: int, style: str) -> list[Text]:
+    """Return so many cells for the values there are, the first in a style."""
+    first, *others = ["" if value is None else shown(value) for value in values]
+    return [Text(first, style), *map(Text, others), *[Text()] * (count - len(values))][:count]

@@ -17,10 +17,11 @@ from lorasweep.study import comparability
 from lorasweep.study.definition import Definition
 from lorasweep.study.outcomes import State
 from lorasweep.study.proposal import proposals
-from lorasweep.study.slots import visible_gpus
+from lorasweep.study.slots import count_slots
 from lorasweep.study.space import Point
-from lorasweep.study.store import Store, Trial, local_url
-from lorasweep.study.view import words
+from lorasweep.study.store import Store, check_file, local_url, readable, study_names
+from lorasweep.study.trial import Trial
+from lorasweep.study.view import taken_out, words
 
 MOST_COMPOSED = 2000
 """Points of a grid that are composed to find those that would be refused; about 10 ms each."""
@@ -56,13 +57,9 @@ class Plan:
         return min(asked, distinct) if asked and distinct else asked or distinct
 
     @property
-    def seconds(self) -> float | None:
-        """Return the time that is left, from the trials there are; None without any."""
-        times = [float(trial.facts["seconds_in_slot"]) for trial in self.finished if "seconds_in_slot" in trial.facts]
-        if not times or self.total is None:
-            return None
-        slots = self.definition.settings.slots or max(1, len(visible_gpus()))
-        return sum(times) / len(times) * max(0, self.total - len(self.finished)) / slots
+    def remaining(self) -> int | None:
+        """Return the trials that have yet to be run."""
+        return None if self.total is None else max(0, self.total - len(self.finished))
 
 
 def plan(definition: Definition, run: Run, most: int) -> Plan:
@@ -94,6 +91,7 @@ def _first_points(definition: Definition, store: Store, most: int) -> list[Plann
             composed = definition.compose(point)
         except UserError as error:
             found.append(Planned(point, kind, str(error.problems[0])))
+            store.create(point, f"refused {point}", kind, State.REFUSED)  # what comes next follows from it
             return True
         if composed.key in keys:
             return False
@@ -116,10 +114,15 @@ def _first_points(definition: Definition, store: Store, most: int) -> list[Plann
 
 
 def _finished(definition: Definition) -> list[Trial]:
-    url = definition.settings.storage or local_url(definition.folder / "study.db")
-    if definition.settings.storage is None and not (definition.folder / "study.db").exists():
+    file, url = definition.folder / "study.db", definition.settings.storage
+    if url is None and not file.exists():
         return []
-    store = Store(url, definition.name, definition.directions(), definition.space)
+    with readable(url or local_url(file)):
+        if url is None:
+            check_file(file)
+        elif definition.name not in study_names(url):
+            return []
+        store = Store(url or local_url(file), definition.name, definition.directions(), definition.space)
     try:
         return [trial for trial in store.trials() if trial.state.is_finished and trial.state is not State.REFUSED]
     finally:
@@ -132,10 +135,14 @@ def show(plan: Plan) -> None:
     settings = definition.settings
     console.print(Text(f"Study {definition.name}", style="bold"), Text(f"in {definition.folder}", style="dim"))
     console.print(_space_table(plan))
+    for line in taken_out(definition):
+        console.print(Text(f"  {line}", style="dim"))
     size = plan.combinations
+    slots = count_slots(settings.slots)
+    together = "one at a time" if slots == 1 else f"{slots} at a time"
     combinations = f"{size:,} combinations" if size else "more combinations than can be counted"
     total = f"{plan.total:,} trials" if plan.total else "trials without end"
-    console.print(f"\n{combinations}; {settings.sampler} tries {total}, {_slots(plan)}, pruned by {settings.pruner}")
+    console.print(f"\n{combinations}; {settings.sampler} tries {total}, {together}, pruned by {settings.pruner}")
     for line in plan.notes:
         console.print(Text(f"! {line}", style="yellow"))
     console.print()
@@ -145,7 +152,6 @@ def show(plan: Plan) -> None:
     for item in plan.points:
         if item.refused:
             console.print(Text(f"   -  refused: {words(item.point)}\n      {item.refused}", style="red"))
-    console.print(Text(_time_words(plan), style="dim"))
 
 
 def _space_table(plan: Plan) -> Table:
@@ -157,15 +163,3 @@ def _space_table(plan: Plan) -> Table:
         only = "".join(f", only if {key} is {' or '.join(map(str, values))}" for key, values in asked.items())
         table.add_row(dimension.key, Text(f"{dimension.words()}{only}"))
     return table
-
-
-def _slots(plan: Plan) -> str:
-    count = plan.definition.settings.slots or max(1, len(visible_gpus()))
-    return "one at a time" if count == 1 else f"{count} at a time"
-
-
-def _time_words(plan: Plan) -> str:
-    if plan.seconds is None:
-        return "\nHow long a trial takes is known when the first has run."
-    done = len(plan.finished)
-    return f"\n{done} trials are finished; the others take about {plan.seconds / 60:,.0f} minutes at their speed."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import math
 import warnings
 from collections.abc import Iterator, Sequence
 
@@ -47,10 +48,10 @@ def proposals(
 
 def build_pruner(settings: Settings, budget: int) -> BasePruner | None:
     """Return the pruner over trials of `budget` supervised tokens; None where nothing is pruned."""
-    first = max(1, round(settings.prune_after * budget))
     if settings.pruner == "median":
-        return MedianPruner(n_startup_trials=4, n_warmup_steps=first - 1)
+        return MedianPruner(n_startup_trials=4)
     if settings.pruner == "asha":
+        first = max(1, math.floor(settings.prune_after * budget))
         return SuccessiveHalvingPruner(min_resource=first, reduction_factor=settings.reduction_factor)
     return None
 

@@ -39,10 +39,10 @@ def forget_stops(study: Path) -> None:
         path.unlink()
 
 
-def take_requests(study: Path) -> Iterator[Request | Path]:
+def take_requests(study: Path, stops_alone: bool = False) -> Iterator[Request | Path]:
     """Yield every request, and remove it when it is dealt with; of a file that is none its path, set aside."""
-    inbox = study / INBOX
-    paths = sorted(inbox.glob("*.json"), key=lambda path: path.stat().st_mtime_ns) if inbox.is_dir() else []
+    inbox, names = study / INBOX, f"{STOP}*.json" if stops_alone else "*.json"
+    paths = sorted(inbox.glob(names), key=lambda path: path.stat().st_mtime_ns) if inbox.is_dir() else []
     for path in paths:
         try:
             request = Request(**json.loads(path.read_text()))

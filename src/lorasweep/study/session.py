@@ -6,9 +6,8 @@ import errno
 import json
 import os
 import shutil
-import signal
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,10 +18,12 @@ from lorasweep.record import write_json
 from lorasweep.rules import Problem, UserError
 from lorasweep.study.controller import SECONDS_TO_DIE, CannotStart, Controller
 from lorasweep.study.definition import Definition, check_unchanged
-from lorasweep.study.folder import OWNER
+from lorasweep.study.folder import OWNER, controller_of
 from lorasweep.study.leaderboard import CSV, build_leaderboard, write_leaderboard
 from lorasweep.study.proposal import check_sampler
+from lorasweep.study.reading import DONE, SESSION
 from lorasweep.study.requests import forget_stops
+from lorasweep.study.signals import undisturbed
 from lorasweep.study.slots import Slot, build_slots, ending
 from lorasweep.study.store import Store, check_file, local_url, make_file, readable
 from lorasweep.study.view import View
@@ -31,10 +32,11 @@ LOCK = ".lock"
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
 
-def run_session(definition: Definition, view: View) -> str | None:
+def run_session(definition: Definition, view: View, closing: Callable[[Store], str] | None = None) -> str | None:
     """Run a study up to its total; return why it ended before, None if it is done.
 
-    Raises UserError before the first trial for everything that the user can mend; what was there stays as it was.
+    However it ends, `closing` is called with what came of it, and what it returns is shown. Raises UserError before the
+    first trial for everything that the user can mend; what was there stays as it was.
     """
     check_sampler(definition.settings)
     slots = build_slots(definition.settings.slots, definition.objective, definition.folder / "workers")
@@ -45,7 +47,7 @@ def run_session(definition: Definition, view: View) -> str | None:
             facts = _checked(definition, slots[0])
             _check_facts(definition, store, facts)
             try:
-                return _run(Controller(definition, store, slots, view))
+                return _run(Controller(definition, store, slots, view), closing)
             finally:
                 view.end()
     except KeyboardInterrupt:  # before the first trial; later it is the controller's to handle
@@ -64,21 +66,36 @@ def _opened(definition: Definition) -> Iterator[Store]:
                 make_file(file)
         store = Store(url, definition.name, definition.directions(), definition.space)
         try:
+            _check_folder(definition.folder, store, url)
             if not store.trials():
                 if trials.exists():
                     allowed = f"the study of which {trials} has trials; put a copy of it back, or move them away"
                     raise UserError(Problem("study", url, allowed))
                 store.begin_anew()
+            store.keep("folder", str(definition.folder))
             yield store
         finally:
             store.close()
 
 
-def _run(controller: Controller) -> str | None:
+def _check_folder(folder: Path, store: Store, url: str) -> None:
+    """Raise if a database that several folders can share has this study for another one."""
+    other = store.attributes.get("folder", str(folder))
+    if other == str(folder) or (folder / "trials").exists():  # moved, with its trials
+        return
+    if store.trials() or controller_of(Path(other)):
+        allowed = f"{other}, where the trials of {store.name} in {url} are; another study needs another name"
+        raise UserError(Problem("hydra.sweep.dir", str(folder), allowed))
+
+
+def _run(controller: Controller, closing: Callable[[Store], str] | None) -> str | None:
     """Run trials; however that ends, what came of them is written down and shown."""
-    view, folder = controller.view, controller.definition.folder
+    view, folder, total = controller.view, controller.definition.folder, controller.definition.total()
     try:
-        return controller.run()
+        controller.store.keep(SESSION, {"total": total, "ended": None})
+        reason = controller.run()
+        controller.store.keep(SESSION, {"total": total, "ended": reason or DONE})
+        return reason
     finally:
         with undisturbed():
             board = build_leaderboard(controller.store, folder)
@@ -87,17 +104,8 @@ def _run(controller: Controller) -> str | None:
             except OSError as error:
                 view.say(f"{folder / CSV} cannot be written: {error.strerror}")
             view.end(board)
-
-
-@contextmanager
-def undisturbed() -> Iterator[None]:
-    """Let no further Ctrl-C get between the end of a study and its results."""
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+            if closing:
+                view.say(closing(controller.store))
 
 
 @contextmanager
@@ -153,6 +161,7 @@ def _check_definition(definition: Definition, store: Store) -> None:
         store.keep("definition", now)
     else:
         check_unchanged(definition.name, before, now)
+    store.keep("search", definition.search())
 
 
 def _check_facts(definition: Definition, store: Store, facts: Mapping[str, Any]) -> None:

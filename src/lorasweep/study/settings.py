@@ -33,7 +33,9 @@ class Settings:
     """When a key varies at all: `scheduler.warmup: {scheduler.name: [linear, cosine]}`. Otherwise it stays as it is."""
     baseline: bool = False
     """Whether trial 0 is the config as it stands, before anything is varied."""
-    enqueue: list[Any] = field(default_factory=list)
+    enqueue: list[Any] = satisfying(
+        list, "a list of points, such as {lora.r: 64}", lambda value: all(isinstance(item, dict) for item in value)
+    )
     """Points to try first: a list of `{lora.r: 64, lora.alpha: 16}`; keys left out stay as the config has them."""
     objectives: list[str] = satisfying(
         lambda: ["objective"],
@@ -82,5 +84,8 @@ def conflicts(settings: Settings) -> Iterator[Problem]:
         yield Problem("hydra.sweeper.direction", settings.direction, "as many as hydra.sweeper.objectives")
     if several and settings.pruner != "none":
         yield Problem("hydra.sweeper.pruner", settings.pruner, "none: with several objectives no trial is worse early")
+    elif settings.pruner != "none" and settings.objectives != ["objective"]:
+        allowed = "none, or objectives=[objective]: evaluations tell evaluation.objective, by which trials are pruned"
+        yield Problem("hydra.sweeper.pruner", settings.pruner, allowed)
     if settings.sampler_kwargs and settings.sampler != "tpe":
         yield Problem("hydra.sweeper.sampler_kwargs", settings.sampler_kwargs, "empty: only tpe has arguments")

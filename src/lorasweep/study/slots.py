@@ -46,7 +46,8 @@ class Slot:
     def start(self) -> None:
         """Start a worker in a process group of its own."""
         ours, theirs = socket.socketpair()
-        command = [sys.executable, "-m", "lorasweep.study.worker", str(theirs.fileno()), self.objective]
+        arguments = [str(theirs.fileno()), self.objective, str(os.getpid())]
+        command = [sys.executable, "-m", "lorasweep.study.worker", *arguments]
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(
@@ -110,10 +111,14 @@ def ending(slots: list[Slot]) -> Iterator[None]:
                 slot.end()
 
 
+def count_slots(asked: int | None) -> int:
+    """Return how many trials run at the same time: as many as are asked for, or one per visible GPU."""
+    return asked or max(1, len(visible_gpus()))
+
+
 def build_slots(count: int | None, objective: str, folder: Path) -> list[Slot]:
     """Return the slots of a study: one per visible GPU unless a number is given, then shared evenly."""
-    gpus = visible_gpus()
-    count = count or max(1, len(gpus))
+    gpus, count = visible_gpus(), count_slots(count)
     threads = max(1, len(os.sched_getaffinity(0)) // count) if count > 1 else None
     return [
         Slot(index, folder / f"slot-{index}.log", objective, gpus[index % len(gpus)] if gpus else None, threads)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from lorasweep.rules import Problem
+from lorasweep.rules import MISSING, Problem
 
 Point = dict[str, Any]
 """Values by key; what is not in it stays as the config has it."""
@@ -103,6 +103,11 @@ class Interval:
 Dimension = Choice | Interval
 
 
+def dimension_of(values: Mapping[str, Any]) -> Dimension:
+    """Return the dimension with these fields."""
+    return Choice(**{**values, "options": tuple(values["options"])}) if "options" in values else Interval(**values)
+
+
 @dataclass(frozen=True)
 class Space:
     """Dimensions, in order, and the conditions under which some of them vary."""
@@ -149,8 +154,9 @@ class Space:
         """Return the values that the config itself has for what varies."""
         point: Point = {}
         for dimension in self.dimensions:
-            if self.varies(dimension.key, point):
-                point[dimension.key] = self.fixed.get(dimension.key)
+            # what the config leaves out, such as an argument of a schedule, its baseline leaves out
+            if dimension.key in self.fixed and self.varies(dimension.key, point):
+                point[dimension.key] = self.fixed[dimension.key]
         return point
 
     def problems(self) -> Iterator[Problem]:
@@ -159,6 +165,8 @@ class Space:
         for dimension in self.dimensions:
             if words := dimension.problem():
                 yield Problem(f"hydra.sweeper.params.{dimension.key}", dimension.words(), words)
+        for key in dict.fromkeys(key for key in keys if keys.count(key) > 1):
+            yield Problem(f"hydra.sweeper.params.{key}", MISSING, "one entry; it has two, one of them nested perhaps")
         for key, conditions in self.only_if.items():
             for other in conditions:
                 if other not in keys and other not in self.fixed:

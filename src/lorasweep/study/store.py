@@ -3,29 +3,32 @@
 from __future__ import annotations
 
 import copy
-import math
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.exceptions import StorageInternalError
-from optuna.storages import RDBStorage, get_storage
+from optuna.pruners import BasePruner, SuccessiveHalvingPruner
+from optuna.storages import BaseStorage, RDBStorage, get_storage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy.exc import SQLAlchemyError
 
 from lorasweep.rules import Problem, UserError, nearest
+from lorasweep.study.folder import check_database
 from lorasweep.study.outcomes import State
 from lorasweep.study.settings import Direction
 from lorasweep.study.space import Choice, Dimension, Point, Space
+from lorasweep.study.trial import Trial, as_kept
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+SECONDS_FOR_OTHERS = 60
+"""How long a SQLite file may be locked by something else, such as a copy being made; Python's own 5 are soon over."""
 
 OPTUNA_STATES = {
     State.COMPLETE: TrialState.COMPLETE,
@@ -39,40 +42,12 @@ OPTUNA_STATES = {
 }
 
 
-@dataclass(frozen=True)
-class Trial:
-    """A trial as it is kept."""
-
-    number: int
-    state: State
-    point: Point
-    key: str
-    """What the trial trains, hashed: equal keys are equal configs, however they were written."""
-    kind: str
-    """baseline, enqueued or sampled."""
-    values: list[float] | None = None
-    facts: dict[str, Any] = field(default_factory=dict)
-    """What its summary.json says."""
-    reason: str | None = None
-    choices: dict[str, str] = field(default_factory=dict)
-    """The option that every config group had."""
-    deaths: int = 0
-    """How often its process was killed."""
-    started: datetime | None = None
-    ended: datetime | None = None
-
-    @property
-    def value(self) -> float | None:
-        """Return the first objective of a complete trial."""
-        return self.values[0] if self.values and self.state is State.COMPLETE else None
-
-
 class Store:
     """Reads the trials of one study when it is opened, and writes what changes about them; nobody else does."""
 
     def __init__(self, url: str, name: str, directions: Sequence[Direction], space: Space) -> None:
         self.name, self.directions, self.space = name, list(directions), space
-        self.storage = get_storage(url)
+        self.storage = _storage(url)
         self._open()
 
     @property
@@ -127,13 +102,18 @@ class Store:
             self.storage.set_trial_intermediate_value(frozen._trial_id, tokens, value)
             frozen.intermediate_values[tokens] = value
 
-    def is_worse(self, number: int, tokens: int, pruner: optuna.pruners.BasePruner) -> bool:
-        """Ask a pruner about a trial that has just reported its value after so many tokens."""
+    def is_worse(self, number: int, tokens: int, pruner: BasePruner, due: int) -> bool:
+        """Ask a pruner about a trial that has just reported its value after so many tokens.
+
+        `due`: the tokens after which the report was due; asha's rungs count these, the median those of equal reports.
+        """
         frozen = copy.copy(self.storage.get_trial(self._frozen[number]._trial_id))
         # not what an attempt that was interrupted has reported later
         frozen.intermediate_values = {
             step: value for step, value in frozen.intermediate_values.items() if step <= tokens
         }
+        if isinstance(pruner, SuccessiveHalvingPruner):
+            frozen.intermediate_values = {due: frozen.intermediate_values[tokens]}
         return pruner.prune(self.study, frozen)
 
     def finish(self, number: int, state: State, values: list[float] | None, facts: Mapping[str, Any]) -> None:
@@ -169,11 +149,10 @@ class Store:
 def open_store(folder: Path, url: str | None = None) -> Store:
     """Open the study of a folder to read it, whatever the folder is called by now."""
     path = folder / "study.db"
-    if url is None and not path.is_file():
-        allowed = f"the database that the study is in, as hydra.sweeper.storage had it: {folder} has no study.db"
-        raise UserError(Problem("--storage", None, allowed))
+    if url is None:
+        check_database(folder)
     try:
-        storage = get_storage(url or local_url(path))
+        storage = _storage(url or local_url(path))
         names = optuna.get_all_study_names(storage)
         name = names[0] if url is None and len(names) == 1 else folder.name
         if name not in names:
@@ -184,6 +163,17 @@ def open_store(folder: Path, url: str | None = None) -> Store:
         raise UserError(Problem("STUDY", str(folder), f"a study whose database can be read ({words})")) from None
     ways: list[Direction] = ["maximize" if way == StudyDirection.MAXIMIZE else "minimize" for way in directions]
     return Store(url or local_url(path), name, ways, Space(()))
+
+
+def study_names(url: str) -> list[str]:
+    """Return the names of the studies in a database."""
+    return optuna.get_all_study_names(_storage(url))
+
+
+def _storage(url: str) -> BaseStorage:
+    """Open a database; what else reads or copies a SQLite file is waited for."""
+    patient = {"connect_args": {"timeout": SECONDS_FOR_OTHERS}} if url.startswith("sqlite") else {}
+    return get_storage(RDBStorage(url, engine_kwargs=patient))
 
 
 def local_url(path: Path) -> str:
@@ -265,21 +255,13 @@ def _constraint(state: State) -> str:
 
 
 def _trial(frozen: FrozenTrial) -> Trial:
-    attributes = dict(frozen.user_attrs)
-    if frozen.state.is_finished():  # otherwise the end was being written down when the controller died
-        attributes |= attributes.get("end", {})
-    values = [value for value in frozen.values or [] if math.isfinite(value)]
-    return Trial(
-        number=frozen.number,
-        state=State(attributes["state"]),
-        point=attributes["point"],
-        key=attributes["key"],
-        kind=attributes["kind"],
-        values=values or None,
-        facts=attributes.get("facts", {}),
-        reason=attributes.get("reason"),
-        choices=attributes.get("choices", {}),
-        deaths=attributes.get("deaths", 0),
-        started=frozen.datetime_start,
-        ended=frozen.datetime_complete,
+    return as_kept(
+        frozen.number,
+        frozen.user_attrs,
+        frozen.values,
+        frozen.datetime_start,
+        frozen.datetime_complete,
+        # otherwise its end was being written down when the controller died
+        has_ended=frozen.state.is_finished(),
+        reports=frozen.intermediate_values,
     )

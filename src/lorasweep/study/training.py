@@ -66,7 +66,7 @@ class Training:
         quiet_libraries()
         problems: list[Problem] = []
         checked: set[str] = set()
-        for run in map(_run, runs):
+        for run in map(build_run, runs):
             asked = repr((run.model, run.lora, run.scheduler, run.evaluation.metrics, run.data.max_length, run.quant))
             if asked in checked:
                 continue
@@ -78,7 +78,7 @@ class Training:
         facts: dict[str, Any] = {}
         if not problems:
             try:
-                facts = self._facts(_run(runs[0]))
+                facts = self._facts(build_run(runs[0]))
             except UserError as error:
                 problems += error.problems
         return {"problems": [asdict(problem) for problem in problems], "facts": facts}
@@ -86,7 +86,7 @@ class Training:
     def train(self, job: Job, reporter: Reporter) -> Outcome:
         """Train a trial; its values are those of the study's objectives in the run's summary."""
         self.host.reporter = reporter
-        run = _run(job.run)
+        run = build_run(job.run)
         run.name = f"{job.number}-{run.name or slug(','.join(job.varied)) or 'baseline'}"
         result = train(run, Launch(job.folder, job.overrides), self.host)
         summary = {name: value for name, value in result.summary.items() if isinstance(value, int | float | str)}
@@ -103,7 +103,8 @@ class Training:
         return facts | ({"tokens per step": plan.tokens_per_step} if plan else {})
 
 
-def _run(values: dict[str, Any]) -> Run:
+def build_run(values: dict[str, Any]) -> Run:
+    """Return the run that plain values describe."""
     run = build(values, Run, set())
     assert isinstance(run, Run)
     return run

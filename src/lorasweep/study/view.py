@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import sys
 from collections.abc import Iterator
-from typing import Protocol
+from contextlib import contextmanager
+from typing import IO, Any, Protocol, cast
 
 from rich.console import Console
 from rich.table import Table
@@ -13,7 +16,7 @@ from rich.text import Text
 from lorasweep.study.definition import Definition
 from lorasweep.study.leaderboard import Leaderboard, show
 from lorasweep.study.space import Point
-from lorasweep.study.store import Trial
+from lorasweep.study.trial import Trial
 
 
 class View(Protocol):
@@ -84,6 +87,40 @@ class Lines:
             show(board, self.console)
 
 
+class Output:
+    """Standard output that may go away, as a closed terminal does: what is written then is lost, and nothing else."""
+
+    def __init__(self, file: IO[str]) -> None:
+        self.file = file
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.file, name)
+
+    def write(self, text: str) -> int:
+        """Write it, if there is still somebody to read it."""
+        with self._whatever_comes():
+            self.file.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Write what is still to be written."""
+        with self._whatever_comes():
+            self.file.flush()
+
+    @contextmanager
+    def _whatever_comes(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if error.errno in (errno.EPIPE, errno.EIO):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
+
+
+def build_console() -> Console:
+    """Return the console of a study, which goes on without one."""
+    return Console(file=cast(IO[str], Output(sys.stdout)))
+
+
 def build_view(console: Console, definition: Definition) -> View:
     """Return the live view for a terminal, lines for everything else."""
     from lorasweep.study.live import Live
@@ -113,6 +150,8 @@ def _facts(definition: Definition, slots: int) -> Iterator[tuple[str, Text]]:
         asked = " and ".join(f"{key} is {' or '.join(map(str, values))}" for key, values in conditions.items())
         line = Text.assemble(f"{dimension.key:<{longest}}  {dimension.words()}", (f"  if {asked}" * bool(asked), "dim"))
         yield "" if index else "space", line
+    for fixed in taken_out(definition):
+        yield "", Text(fixed, style="dim")
     total = definition.total()
     pruner = f", {settings.pruner} ends trials early" if settings.pruner != "none" else ""
     several = f", {slots} at the same time" if slots > 1 else ""
@@ -127,6 +166,12 @@ def ending(trial: Trial) -> str:
     value = f" {trial.value:.6g}" if trial.value is not None else ""
     reason = f": {trial.reason.splitlines()[0]}" if trial.reason else ""
     return f"trial {trial.number} {trial.state.value}{value}{reason}"
+
+
+def taken_out(definition: Definition) -> Iterator[str]:
+    """Yield a line about every key that does not vary though the space has it."""
+    for override in definition.taken_out:
+        yield f"{override} is fixed by the command line and leaves the space"
 
 
 def words(point: Point) -> str:

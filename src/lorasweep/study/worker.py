@@ -1,6 +1,6 @@
 """A slot's process: trains one trial after the other for its controller, and dies with it.
 
-python -m lorasweep.study.worker FD module:factory
+python -m lorasweep.study.worker FD module:factory PID
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import ctypes
 import errno
 import faulthandler
 import importlib
+import json
 import math
 import os
 import queue
@@ -71,6 +72,15 @@ class Outcome:
     def of(cls, message: Message) -> Outcome:
         """Read what `message` made."""
         return cls(State(message["state"]), message["values"], message["facts"], message["reason"])
+
+    @classmethod
+    def left_in(cls, folder: Path) -> Outcome | None:
+        """Return the outcome that a trial wrote down before anybody could hear of it."""
+        try:
+            outcome = cls.of(json.loads((folder / OUTCOME).read_text()))
+        except (OSError, ValueError, KeyError):
+            return None
+        return outcome if outcome.state.is_finished else None
 
 
 class Reporter(Protocol):
@@ -143,7 +153,7 @@ class Listener:
 def main() -> None:
     """Serve a controller until it is gone."""
     end = int(sys.argv[1])
-    _die_with_parent()
+    _die_with_parent(int(sys.argv[3]))
     _guard(end)
     for number in (signal.SIGINT, signal.SIGTERM):  # sent to the whole job, but the controller's to handle
         signal.signal(number, signal.SIG_IGN)
@@ -254,10 +264,9 @@ def _guard(end: int) -> None:
     os._exit(0)
 
 
-def _die_with_parent() -> None:
-    parent = os.getppid()
+def _die_with_parent(parent: int) -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent or parent == 1:
+    if os.getppid() != parent:
         os._exit(1)
 
 

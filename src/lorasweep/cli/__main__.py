@@ -1,0 +1,5 @@
+"""`python -m lorasweep.cli` is `lorasweep`."""
+
+from lorasweep.cli import main
+
+main()
