@@ -228,9 +228,13 @@ class Train:
     that many rows, however many tokens."""
     max_grad_norm: float | None = number(1.0, above=0)
     """Gradients are scaled down to this norm; null: never."""
-    gradient_checkpointing: Any = satisfying("auto", "auto, true or false", is_switch)
+    gradient_checkpointing: Any = satisfying(
+        "auto",
+        "auto, true, false or a whole number of at least 2",
+        lambda value: is_switch(value) or (isinstance(value, int) and value >= 2),
+    )
     """Compute activations again instead of keeping them. auto: on a GPU; saves most of the memory, takes 1.3 to 1.5
-    times as long."""
+    times as long. A number n: in every n-th layer only."""
     group_by_length: bool = False
     """Batches of similar length: less padding, another order of rows."""
     padding_free: Any = satisfying("auto", "auto, true or false", is_switch)
