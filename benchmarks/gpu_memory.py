@@ -128,15 +128,16 @@ class Meter:
 
         if torch.cuda.is_available():
             torch.cuda.synchronize()
-            now = (torch.cuda.memory_allocated(), torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved())
+            now = torch.cuda.memory_allocated(), torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()
         else:
-            now = (0, 0, 0)
-        self.readings.append((phase, *(round(item / GIB, 4) for item in now)))
+            now = 0, 0, 0
+        held, allocated, reserved = (round(item / GIB, 4) for item in now)
+        self.readings.append((phase, held, allocated, reserved))
 
     @contextmanager
     def reading(self) -> Iterator[None]:
         """Read after every phase of the steps within."""
-        from accelerate import Accelerator
+        from accelerate import Accelerator  # type: ignore[import-untyped]
 
         from lorasweep.lean_trainer import LeanTrainer
 

@@ -23,6 +23,8 @@ class Device:
     name: str
     memory_gib: float
     precision: torch.dtype
+    capability: tuple[int, int] | None = None
+    """Compute capability of a GPU that is not this machine's; None: as here."""
 
     @classmethod
     def current(cls, precision: str = "auto") -> Device:
@@ -40,10 +42,24 @@ class Device:
             name = f"{facts.name} (the first of {others + 1})" if others else facts.name
         return cls(kind, name, memory / GIB, getattr(torch, native if precision == "auto" else precision))
 
+    @classmethod
+    def imagined(cls, memory_gib: float, capability: tuple[int, int], precision: str = "auto") -> Device:
+        """Return a GPU of that much memory and compute capability, which need not be here."""
+        native = "bfloat16" if capability >= (8, 0) else "float16"
+        dtype = getattr(torch, native if precision == "auto" else precision)
+        return cls("cuda", "sm{}{}".format(*capability), memory_gib, dtype, capability)
+
     @property
     def is_gpu(self) -> bool:
         """Whether this is a GPU."""
         return self.kind == "cuda"
+
+    @property
+    def compute_capability(self) -> tuple[int, int]:
+        """What a GPU can do, such as (8, 0); of a CPU (0, 0)."""
+        if self.capability or not self.is_gpu:
+            return self.capability or (0, 0)
+        return torch.cuda.get_device_capability(0)
 
     @property
     def mixed_precision(self) -> str | None:
@@ -99,7 +115,9 @@ class PeakMemory:
     def report(self) -> dict[str, float]:
         """Return start, peak, what was added and the share of the device, under metric names."""
         peak, total = peak_gib(self.device), self.device.memory_gib
+        allocated = torch.cuda.max_memory_allocated() / GIB if self.device.is_gpu else 0.0
         return {
+            **({"memory/allocated_gib": round(allocated, 3)} if self.device.is_gpu else {}),
             "memory/start_gib": round(self.start, 3),
             "memory/peak_gib": round(peak, 3),
             "memory/added_gib": round(peak - self.start, 3),

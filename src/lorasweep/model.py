@@ -33,6 +33,9 @@ def location(model: Model) -> str:
 
 def build_config(model: Model) -> PretrainedConfig:
     """Return the architecture, without its weights."""
+    if model.source == "random":
+        config: PretrainedConfig = random_model.build_config(model.shape)
+        return config
     return AutoConfig.from_pretrained(location(model), **_repository(model))
 
 

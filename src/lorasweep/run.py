@@ -26,6 +26,8 @@ from lorasweep.host import ALONE, Host
 from lorasweep.inputs import Inputs, prepare
 from lorasweep.judge import Judge, Pruned
 from lorasweep.library_logs import keep_log
+from lorasweep.memory.fit import WontFit
+from lorasweep.memory.outlook import Outlook, look_ahead
 from lorasweep.metrics import Metrics
 from lorasweep.model import build_model, location
 from lorasweep.packing import check_parity
@@ -92,6 +94,8 @@ def train(run: Run, launch: record.Launch, host: Host = ALONE) -> Result:
     try:
         inputs = host.inputs(run, lambda: prepare(run))
         plan = build_plan(run.train, inputs.splits["train"].rows, record.data_seed(run))
+        outlook = look_ahead(run, inputs.splits, plan, Device.current(run.model.dtype))
+        run = outlook.run if outlook else run
         rows = inputs.splits.get("eval")
         warning = check_questions(rows.rows, run.evaluation) if rows else None
     except BaseException:
@@ -103,18 +107,33 @@ def train(run: Run, launch: record.Launch, host: Host = ALONE) -> Result:
     with keep_log(launch.folder / "train.log", run.verbosity), _followed(run, host, ledger), _ending(ledger):
         if warning:
             ledger.terminal.say(warning, style="yellow")
-        _train(run, launch, host, inputs, plan, ledger)
+        _train(run, launch, host, inputs, plan, outlook, ledger)
     return Result(ledger.summary["state"], launch.folder, ledger.summary)
 
 
-def _train(run: Run, launch: record.Launch, host: Host, inputs: Inputs, plan: Plan | None, ledger: Ledger) -> None:
+def _train(
+    run: Run,
+    launch: record.Launch,
+    host: Host,
+    inputs: Inputs,
+    plan: Plan | None,
+    outlook: Outlook | None,
+    ledger: Ledger,
+) -> None:
     device, terminal, splits = Device.current(run.model.dtype), ledger.terminal, inputs.splits
     facts = inputs.facts() | {"device": device.facts()}
     facts |= {"adapter": origin(run.model.adapter)} if run.model.adapter else {}
     facts |= {"steps": plan.facts()} if plan else {}
+    facts |= {"memory": outlook.facts()} if outlook else {}
     record.write_record(launch.folder, run, launch.overrides, facts)
+    if outlook:
+        ledger.summary |= {"memory/predicted_gib": round(outlook.prediction.allocated_gib, 3)}
+        if outlook.wont_fit:
+            raise WontFit(outlook.wont_fit)
     trainer, memory = _prepare(run, host, inputs, plan, device, launch.folder)
     terminal.header(run, splits, plan, trainer, device, launch.folder)
+    if outlook:
+        terminal.say(outlook.words())
     if run.model.adapter and (other := other_base(run.model.adapter, location(run.model))):
         terminal.say(f"model.adapter was trained on another base, {other}", style="bold red")
     ledger.summary |= trainer.engine.facts()
@@ -125,6 +144,9 @@ def _train(run: Run, launch: record.Launch, host: Host, inputs: Inputs, plan: Pl
     judge.judge_untuned(lambda evaluator: host.untuned(run, device, lambda: evaluator(trainer.model)))
     try:
         _fit(trainer, splits["train"], judge, counter, ledger, device, memory)
+        if outlook:
+            seen = outlook.seen(trainer.engine, *counter.largest)
+            ledger.summary |= {"memory/predicted_seen_gib": round(seen.allocated_gib, 3)}
     except Pruned:
         judge.discard()
         ledger.summary |= judge.summary()
@@ -273,7 +295,7 @@ def _state_of(error: BaseException) -> str:
         return "diverged"
     if isinstance(error, Pruned):
         return "pruned"
-    if isinstance(error, torch.OutOfMemoryError):
+    if isinstance(error, torch.OutOfMemoryError | WontFit):
         return "out_of_memory"
     return "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
 
@@ -285,4 +307,6 @@ def _explained(error: BaseException) -> str:
             " train.gradient_checkpointing"
         )
         return f"Out of memory. What helps: {knobs}.\n{str(error).splitlines()[0]}"
+    if isinstance(error, WontFit):
+        return f"Not loaded: {error}."
     return f"Stopped: {str(error) or 'interrupted'}"

@@ -16,7 +16,7 @@ from lorasweep.compilation import compile_layers
 from lorasweep.data import Split
 from lorasweep.device import Device
 from lorasweep.divergence import StopOnNonFinite
-from lorasweep.engine import Work, choose_engine
+from lorasweep.engine import Work, checkpointed_layers, choose_engine
 from lorasweep.lean_trainer import LeanTrainer
 from lorasweep.model import context_length
 from lorasweep.optim import optimizer_arguments
@@ -119,12 +119,6 @@ def training_arguments(run: Run, total_steps: int, device: Device, folder: Path,
         **optimizer_arguments(run.optim),
         **schedule,
     )
-
-
-def checkpointed_layers(run: Run, device: Device) -> int:
-    """Return n where every n-th layer computes its activations again; 0: none does."""
-    wanted = run.train.gradient_checkpointing
-    return int(device.is_gpu if wanted == "auto" else wanted)
 
 
 def _batch_arguments(run: Run, flat: bool) -> dict[str, Any]:

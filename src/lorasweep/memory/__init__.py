@@ -15,12 +15,14 @@ from lorasweep.memory.weights import Base, States, adapter_shapes, base_bytes, o
 from lorasweep.model import empty_model
 from lorasweep.schema import Run
 
-__all__ = ["Batch", "Moment", "Prediction", "Sizes", "predict", "sizes_of"]
+__all__ = ["Batch", "Moment", "Prediction", "Predictor", "Sizes", "sizes_of"]
 
 TILE = (4096, 32768)
 """Tokens and words of the vocabulary whose logits TRL's fused head has at a time, whatever the vocabulary is."""
 STATISTICS = 9
 """Numbers per learnt token that it keeps of them."""
+FRAGMENTATION = 0.05
+"""Share of what is allocated that lies unused between it, at the least."""
 CONTEXT_GIB = 0.5
 """What CUDA and cuBLAS take beside torch's own memory."""
 FLOAT = 4
@@ -57,6 +59,11 @@ class Prediction:
         """Return what torch allocates at the peak."""
         return self.peak.total / GIB
 
+    @property
+    def needed_gib(self) -> float:
+        """Return what a GPU must have: what is allocated, what is lost between it, and what CUDA takes."""
+        return self.allocated_gib * (1 + FRAGMENTATION) + CONTEXT_GIB
+
 
 @dataclass(frozen=True)
 class Sizes:
@@ -81,12 +88,20 @@ def sizes_of(run: Run, config: PretrainedConfig, device: Device) -> Sizes:
     )  # fmt: skip
 
 
-def predict(
-    run: Run, config: PretrainedConfig, device: Device, layout: Layout, batch: Batch, *, compiled: bool, every: int
-) -> Prediction:
-    """Return the memory of a run whose largest forward pass is `batch`; `every` n-th layer is computed again (0: none)."""
-    sizes, traced = sizes_of(run, config, device), trace(run, config, device, layout, batch)
-    return combine(run, config, device, batch, sizes, traced, compiled=compiled, every=every)
+class Predictor:
+    """Predicts the memory of runs that differ in their batches and in how they are computed, but in nothing else."""
+
+    def __init__(self, run: Run, config: PretrainedConfig, device: Device) -> None:
+        self.run, self.config, self.device = run, config, device
+        self.sizes = sizes_of(run, config, device)
+        self._traces: dict[tuple[Layout, Batch], Trace] = {}
+
+    def __call__(self, run: Run, layout: Layout, batch: Batch, *, compiled: bool, every: int) -> Prediction:
+        """Return the memory of a run whose largest pass is `batch`; `every` n-th layer is computed again (0: none)."""
+        if (layout, batch) not in self._traces:
+            self._traces[layout, batch] = trace(self.run, self.config, self.device, layout, batch)
+        traced = self._traces[layout, batch]
+        return combine(run, self.config, self.device, batch, self.sizes, traced, compiled=compiled, every=every)
 
 
 def combine(

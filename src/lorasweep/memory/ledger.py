@@ -17,11 +17,11 @@ AGAIN = {
 """Besides pointwise operations, what torch's compiler computes a second time rather than keep."""
 
 
-class Ledger(TorchDispatchMode):
+class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Keeps account of the memory of all tensors that operations make while it is entered."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.now = self.peak = 0
         self._numbers: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
         self._bytes: list[int] = []
@@ -81,7 +81,8 @@ class Ledger(TorchDispatchMode):
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run an operation and enter what it makes."""
         result = function(*args, **(kwargs or {}))
-        known = {self._numbers.get(tensor.untyped_storage()) for tensor in _tensors((args, kwargs))} - {None}
+        given = [tensor.untyped_storage() for tensor in _tensors((args, kwargs))]
+        known = {self._numbers[storage] for storage in given if storage in self._numbers}
         made = [storage for storage in (t.untyped_storage() for t in _tensors(result)) if storage not in self._numbers]
         again = torch.Tag.pointwise in function.tags or function in AGAIN
         if made and not again:

@@ -60,34 +60,35 @@ class Int8(torch.autograd.Function):
         return gradients[0] @ gradients[0].new_empty(ctx.shape), None
 
 
-class Linear4bit(bitsandbytes.nn.Linear4bit):  # type: ignore[misc]
+class Linear4bit(bitsandbytes.nn.Linear4bit):
     """A 4-bit layer without contents, for PEFT to wrap as it does the real one."""
 
     def __init__(self, layer: torch.nn.Linear, compute_dtype: torch.dtype) -> None:
         torch.nn.Module.__init__(self)
         self.in_features, self.out_features, self.bias = layer.in_features, layer.out_features, layer.bias
         self.compute_dtype = compute_dtype
-        self.weight: Any = torch.nn.Parameter(torch.empty(0, dtype=torch.uint8), requires_grad=False)
-        self.weight.compress_statistics, self.weight.quant_type = False, "nf4"
+        weight: Any = torch.nn.Parameter(torch.empty(0, dtype=torch.uint8), requires_grad=False)
+        weight.compress_statistics, weight.quant_type = False, "nf4"
+        self.weight = weight
 
     def forward(self, states: Tensor) -> Tensor:
         """Multiply."""
-        return Dequantised.apply(states.to(self.compute_dtype), self.out_features).to(states.dtype)  # type: ignore[no-any-return, no-untyped-call]
+        return _applied(Dequantised, states.to(self.compute_dtype), self.out_features).to(states.dtype)
 
 
-class Linear8bit(bitsandbytes.nn.Linear8bitLt):  # type: ignore[misc]
+class Linear8bit(bitsandbytes.nn.Linear8bitLt):
     """An 8-bit layer without contents, for PEFT to wrap as it does the real one."""
 
     def __init__(self, layer: torch.nn.Linear) -> None:
         torch.nn.Module.__init__(self)
         self.in_features, self.out_features, self.bias = layer.in_features, layer.out_features, layer.bias
-        self.weight: Any = torch.nn.Parameter(torch.empty(0, dtype=torch.int8), requires_grad=False)
+        self.weight = torch.nn.Parameter(torch.empty(0, dtype=torch.int8), requires_grad=False)
         self.state, self.index = bitsandbytes.MatmulLtState(), None
         self.state.has_fp16_weights = False
 
     def forward(self, states: Tensor) -> Tensor:
         """Multiply."""
-        return Int8.apply(states, self.out_features)  # type: ignore[no-any-return, no-untyped-call]
+        return _applied(Int8, states, self.out_features)
 
 
 class Attend(torch.autograd.Function):
@@ -118,15 +119,14 @@ class Attend(torch.autograd.Function):
 
 def attend(module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Any, **_: Any) -> tuple[Tensor, None]:
     """Attend as a kernel does that keeps rows apart by itself."""
-    result = Attend.apply(query.to(value.dtype), key.to(value.dtype), value, None)  # type: ignore[no-untyped-call]
-    return result.transpose(1, 2), None
+    return _applied(Attend, query.to(value.dtype), key.to(value.dtype), value, None).transpose(1, 2), None
 
 
 def scaled_dot_product_attention(
     query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, *_: Any, **__: Any
 ) -> Tensor:
     """Attend as torch's kernels do that take a mask; tensors (rows, heads, tokens, head_dim)."""
-    return Attend.apply(query, key, value, attn_mask)  # type: ignore[no-any-return, no-untyped-call]
+    return _applied(Attend, query, key, value, attn_mask)
 
 
 class Drop(torch.autograd.Function):
@@ -150,7 +150,12 @@ class Dropout(torch.nn.Dropout):
 
     def forward(self, states: Tensor) -> Tensor:
         """Drop in training."""
-        return Drop.apply(states) if self.training and self.p else states  # type: ignore[no-any-return, no-untyped-call]
+        return _applied(Drop, states) if self.training and self.p else states
+
+
+def _applied(function: Any, *arguments: Any) -> Tensor:
+    result: Tensor = function.apply(*arguments)
+    return result
 
 
 def bytes_of(tensor: Tensor) -> int:

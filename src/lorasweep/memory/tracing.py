@@ -95,7 +95,7 @@ def _pass(model: Any, inputs: dict[str, Any], device: Device) -> tuple[list[Laye
 
     def begin(layer: Layer, given: torch.Tensor) -> None:
         nonlocal start
-        given.register_hook(lambda _: backward_of(layer))
+        given.register_hook(lambda _: backward_of(layer))  # type: ignore[no-untyped-call]
         border.append(ledger.now)
         working.append(layer)
         start = ledger.peak = ledger.now
@@ -108,7 +108,7 @@ def _pass(model: Any, inputs: dict[str, Any], device: Device) -> tuple[list[Laye
         layer.result = standins.bytes_of(result)
         layer.compiled = ledger.compiled_bytes(ledger.number(given), layer.saved | {ledger.number(result)})
         if layer is layers[-1]:
-            result.register_hook(lambda _: backward_of(None))
+            result.register_hook(lambda _: backward_of(None))  # type: ignore[no-untyped-call]
 
     def backward_of(layer: Layer | None) -> None:
         nonlocal start
@@ -186,7 +186,9 @@ def _quantise(model: Any, quant: Quant, names: Iterable[str], device: Device) ->
         layer = model.get_submodule(name)
         eight = quant.method == "int8"
         with torch.device("meta"):
-            stand_in = standins.Linear8bit(layer) if eight else standins.Linear4bit(layer, device.dtype(quant.compute_dtype))
+            stand_in = (
+                standins.Linear8bit(layer) if eight else standins.Linear4bit(layer, device.dtype(quant.compute_dtype))
+            )
         model.set_submodule(name, stand_in)
     model.is_loaded_in_8bit, model.is_loaded_in_4bit = quant.method == "int8", quant.method != "int8"
 
@@ -237,7 +239,7 @@ def _as_on_a_gpu() -> Iterator[None]:
     places = {"scaled_dot_product_attention": torch.nn.functional, "is_autocast_enabled": torch}
     plain = {name: getattr(place, name) for name, place in places.items()}
     torch.nn.functional.scaled_dot_product_attention = standins.scaled_dot_product_attention
-    torch.is_autocast_enabled = lambda *_: plain["is_autocast_enabled"]("cpu")  # type: ignore[assignment, misc]
+    torch.is_autocast_enabled = lambda *_: plain["is_autocast_enabled"]("cpu")
     try:
         yield
     finally:
