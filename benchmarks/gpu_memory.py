@@ -284,6 +284,27 @@ def chosen(part: str) -> list[Setting]:
     return [setting for setting in SETTINGS if part in setting.name]
 
 
+def predict_again(files: list[Path]) -> None:
+    """Print what is predicted now beside what was measured, and how far off it is."""
+    from lorasweep import compose
+    from lorasweep.memory.outlook import look_at_length
+
+    compose.register()
+    print(HEADING)
+    errors = []
+    for path in files:
+        found = json.loads(path.read_text())
+        given = [item for item in found["overrides"] if not item.startswith("data.files=")]
+        run = compose.checked_run(ROOT / "conf", compose.CommandLine.of([*given, f"data.files={path}"]))
+        outlook = look_at_length(run, found["tokens"])
+        found.setdefault("summary", {})["memory/predicted_gib"] = outlook.prediction.allocated_gib
+        print(line(found), outlook.prediction.peak.name, flush=True)
+        if found["state"] == "complete" and found["allocated_gib"]:
+            errors.append(abs(outlook.prediction.allocated_gib / found["allocated_gib"] - 1))
+    if errors:
+        print(f"{len(errors)} settings: {sum(errors) / len(errors):.1%} off in the mean, {max(errors):.1%} at most")
+
+
 def line(found: dict[str, Any]) -> str:
     """Return a line of the table."""
     predicted, measured = found.get("summary", {}).get("memory/predicted_gib"), found["allocated_gib"]
@@ -305,8 +326,12 @@ def main() -> None:
     parser.add_argument("--settings", default="", help="only those with this in their name")
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--seconds", type=float, default=420.0, help="start no further process after so many")
+    parser.add_argument("--predict", nargs="+", type=Path, metavar="FILE", help="results of before")
     parser.add_argument("--bases", nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.predict:
+        predict_again(options.predict)
+        return
     if not options.out:
         parser.error("--out is needed")
     options.out.mkdir(parents=True, exist_ok=True)

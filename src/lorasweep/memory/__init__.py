@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from transformers import PretrainedConfig
 
 from lorasweep.attention import Layout
 from lorasweep.device import GIB, Device
-from lorasweep.memory.tracing import Batch, Trace, trace
+from lorasweep.memory.tracing import Batch, Scored, Trace, scoring_bytes, trace
 from lorasweep.memory.weights import Base, States, adapter_shapes, base_bytes, optimizer_bytes
 from lorasweep.model import empty_model
 from lorasweep.schema import Run
 
-__all__ = ["Batch", "Moment", "Prediction", "Predictor", "Sizes", "sizes_of"]
+__all__ = ["Batch", "Moment", "Prediction", "Predictor", "Scored", "Sizes", "sizes_of"]
 
 TILE = (4096, 32768)
 """Tokens and words of the vocabulary whose logits TRL's fused head has at a time, whatever the vocabulary is."""
@@ -91,9 +91,10 @@ def sizes_of(run: Run, config: PretrainedConfig, device: Device) -> Sizes:
 class Predictor:
     """Predicts the memory of runs that differ in their batches and in how they are computed, but in nothing else."""
 
-    def __init__(self, run: Run, config: PretrainedConfig, device: Device) -> None:
+    def __init__(self, run: Run, config: PretrainedConfig, device: Device, scored: Scored | None = None) -> None:
         self.run, self.config, self.device = run, config, device
         self.sizes = sizes_of(run, config, device)
+        self._aside = list(self._evaluation(scored)) if scored else []
         self._traces: dict[tuple[Layout, Batch], Trace] = {}
 
     def __call__(self, run: Run, layout: Layout, batch: Batch, *, compiled: bool, every: int) -> Prediction:
@@ -101,7 +102,41 @@ class Predictor:
         if (layout, batch) not in self._traces:
             self._traces[layout, batch] = trace(self.run, self.config, self.device, layout, batch)
         traced = self._traces[layout, batch]
-        return combine(run, self.config, self.device, batch, self.sizes, traced, compiled=compiled, every=every)
+        found = combine(run, self.config, self.device, batch, self.sizes, traced, compiled=compiled, every=every)
+        return replace(found, moments=[*found.moments, *self._aside])
+
+    def _evaluation(self, scored: Scored) -> Iterator[Moment]:
+        """Yield what is held while rows are scored, and while questions are answered."""
+        batch = scored.batch
+        work = scoring_bytes(self.run, self.config, self.device, batch)
+        copies = self.sizes.adapter // 2 if self.device.mixed_precision else 0
+        loss, _ = _loss_bytes(self.config, self.device, batch)
+        fixed = fixed_parts(self.sizes)
+        yield Moment("evaluation", fixed | {"16-bit adapter": copies, "at work": work, "loss": loss})
+        if scored.asked:
+            tokens = scored.asked * (scored.question + self.run.evaluation.max_new_tokens)
+            cache = tokens * _cached(self.config) * self.device.precision.itemsize
+            share = work * scored.asked * scored.question // batch.tokens
+            yield Moment("answers", fixed | {"16-bit adapter": copies, "at work": share, "keys and values": cache})
+
+
+def fixed_parts(sizes: Sizes) -> dict[str, int]:
+    """Return what is there at every moment of training."""
+    return {
+        "base, quantised": sizes.base.quantised,
+        "base, constants of quantisation": sizes.base.constants,
+        "base, not quantised": sizes.base.rest,
+        "adapter": sizes.adapter,
+        "optimizer": sizes.states.held,
+    }
+
+
+def _cached(config: PretrainedConfig) -> int:
+    """Return the numbers that answering keeps of a token: keys and values of all layers."""
+    text = config.get_text_config()
+    head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+    return int(2 * text.num_hidden_layers * heads * head_dim)
 
 
 def combine(
@@ -109,13 +144,7 @@ def combine(
     compiled: bool, every: int,
 ) -> Prediction:  # fmt: skip
     """Return the memory of a run from its parts."""
-    fixed = {
-        "base, quantised": sizes.base.quantised,
-        "base, constants of quantisation": sizes.base.constants,
-        "base, not quantised": sizes.base.rest,
-        "adapter": sizes.adapter,
-        "optimizer": sizes.states.held,
-    }
+    fixed = fixed_parts(sizes)
     accumulates = run.train.grad_accum > 1 or bool(run.train.tokens_per_step)
     passes = _Passes(traced, sizes, compiled, every, accumulates, device.mixed_precision is not None)
     loss = _loss_bytes(config, device, batch)

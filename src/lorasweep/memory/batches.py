@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy
 from datasets import Dataset
 
-from lorasweep.memory.tracing import Batch
+from lorasweep.memory.tracing import Batch, Scored
 from lorasweep.schema import Run
 from lorasweep.steps import Plan
 
@@ -15,6 +15,25 @@ from lorasweep.steps import Plan
 def any_batch(run: Run, length: int) -> Batch:
     """Return the largest pass that rows of at most `length` tokens can make, all of them learnt."""
     return Batch(run.train.batch_size, length, run.train.batch_size * length)
+
+
+def any_scored(run: Run, length: int) -> Scored | None:
+    """Return the largest batch that an evaluation on rows of at most `length` tokens can have; None: there is none."""
+    if not (run.data.eval_fraction or run.data.eval_files or run.data.eval_split):
+        return None
+    size = run.evaluation.batch_size
+    return Scored(Batch(size, length, size * length), min(size, run.evaluation.generate), length)
+
+
+def scored_rows(run: Run, rows: Dataset) -> Scored:
+    """Return the largest batch of an evaluation on these rows."""
+    columns = rows.select(range(min(len(rows), run.evaluation.max_samples or len(rows))))
+    found = columns.select_columns(["tokens", "supervised"]).with_format("numpy")[:]
+    size = min(run.evaluation.batch_size, len(columns))
+    learnt = int(numpy.sort(found["supervised"])[::-1][:size].sum())
+    question = int((found["tokens"] - found["supervised"]).max())
+    batch = Batch(size, int(found["tokens"].max()), learnt)
+    return Scored(batch, min(size, run.evaluation.generate), min(batch.length, max(1, question)))
 
 
 def largest_batch(run: Run, rows: Dataset, plan: Plan | None, flat: bool, packed_length: int | None) -> Batch:

@@ -12,8 +12,8 @@ from transformers import PretrainedConfig
 from lorasweep.data import Split
 from lorasweep.device import GIB, Device
 from lorasweep.engine import Engine, Work, checkpointed_layers, choose_engine
-from lorasweep.memory import Batch, Prediction, Predictor
-from lorasweep.memory.batches import any_batch, largest_batch
+from lorasweep.memory import Batch, Prediction, Predictor, Scored
+from lorasweep.memory.batches import any_batch, any_scored, largest_batch, scored_rows
 from lorasweep.memory.fit import WontFit, as_on, choose, target
 from lorasweep.model import build_config, context_length, empty_model
 from lorasweep.rules import Problem, UserError
@@ -76,9 +76,8 @@ class Outlook:
     def again(self) -> str:
         """Which layers compute their activations again."""
         every = checkpointed_layers(self.run, self.card)
-        return {0: "no layer computed again", 1: "all layers computed again"}.get(
-            every, f"every {every}th computed again"
-        )
+        names = {0: "no layer", 1: "all layers", 2: "every 2nd layer", 3: "every 3rd layer"}
+        return f"{names.get(every, f'every {every}th layer')} computed again"
 
     def otherwise(self, every: int) -> Prediction:
         """Return what the run would take if every n-th layer were computed again (0: none)."""
@@ -106,7 +105,8 @@ def look_ahead(run: Run, splits: Mapping[str, Split], plan: Plan | None, here: D
         steps = len(plan.steps) if plan else budget(run, count, train.counts.supervised_tokens)
         return expected_work(run, plan, steps, train.counts.tokens / count, packed_length)
 
-    return _outlook(run, config, here, rows, per_row, batch_of, work_of)
+    scored = scored_rows(run, splits["eval"].rows) if "eval" in splits else None
+    return _outlook(run, config, here, rows, per_row, batch_of, work_of, scored)
 
 
 def look_at_length(run: Run, length: int | None) -> Outlook:
@@ -124,7 +124,8 @@ def look_at_length(run: Run, length: int | None) -> Outlook:
     rows = run.train.batch_size * run.train.grad_accum
     if isinstance(run.train.tokens_per_step, int):
         rows = max(1, run.train.tokens_per_step // length)
-    return _outlook(run, config, here, rows, length, lambda run, _: any_batch(run, tokens), lambda _: endless)
+    scored = any_scored(run, length)
+    return _outlook(run, config, here, rows, length, lambda run, _: any_batch(run, tokens), lambda _: endless, scored)
 
 
 def _config(run: Run) -> PretrainedConfig:
@@ -143,10 +144,11 @@ def _outlook(
     tokens_per_row: float,
     batch_of: Callable[[Run, bool], Batch],
     work_of: Callable[[Run], Work],
+    scored: Scored | None,
 ) -> Outlook:
     card, model = target(run, here), empty_model(config, run.model.trust_remote_code)
     run = as_on(run, card, here)
-    predictor = Predictor(run, config, card)
+    predictor = Predictor(run, config, card, scored)
 
     def parts(run: Run) -> tuple[Engine, Batch]:
         engine = choose_engine(run, model, card, work_of(run))

@@ -18,7 +18,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from transformers import AttentionInterface, PretrainedConfig
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from lorasweep.attention import VARLEN, Layout
+from lorasweep.attention import VARLEN, Layout, loaded_with
 from lorasweep.device import Device
 from lorasweep.lora import build_adapter
 from lorasweep.memory import standins
@@ -44,6 +44,15 @@ class Batch:
     def tokens(self) -> int:
         """Return all tokens, padding included."""
         return self.rows * self.length
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The largest batch of an evaluation, and how many questions of so many tokens are answered at a time."""
+
+    batch: Batch
+    asked: int
+    question: int
 
 
 @dataclass
@@ -79,6 +88,20 @@ def trace(run: Run, config: PretrainedConfig, device: Device, layout: Layout, ba
             _materialise(model, device)
             layers, before, after = _pass(model, _inputs(layout, batch, device), device)
     return Trace([layers[kind] for kind in kinds], before, after)
+
+
+def scoring_bytes(run: Run, config: PretrainedConfig, device: Device, batch: Batch) -> int:
+    """Return what padded rows take at most while they are scored, without a gradient, before the loss."""
+    layout, ledger = Layout(loaded_with(run.model.attention), False), Ledger()
+    with _as_on_a_gpu():
+        model, _ = _reduced(run, config, device, layout)
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            _materialise(model.eval(), device)
+            inputs = _inputs(layout, batch, device)
+            ledger.ignore([*model.parameters(), *model.buffers(), *inputs.values()])
+            with standins.accounted(ledger), torch.no_grad(), _autocast(device):
+                model.get_base_model().base_model(**inputs, use_cache=False)
+    return ledger.peak
 
 
 def _pass(model: Any, inputs: dict[str, Any], device: Device) -> tuple[list[Layer], int, int]:
