@@ -37,9 +37,9 @@ def base_bytes(quant: Quant, model: PreTrainedModel, precision: torch.dtype) -> 
     rest = (total - weights) * precision.itemsize
     if quant.method == "int8":
         return Base(weights, sum(rows for rows, _ in shapes) * FLOAT, rest)
-    blocks = sum(math.ceil(math.prod(shape) / BLOCK) for shape in shapes)
-    nested = blocks + math.ceil(blocks / NESTED_BLOCK) * FLOAT
-    return Base(weights // 2, nested if quant.double_quant else blocks * FLOAT, rest)
+    blocks = [math.ceil(math.prod(shape) / BLOCK) for shape in shapes]
+    nested = sum(count + math.ceil(count / NESTED_BLOCK) * FLOAT for count in blocks)
+    return Base(weights // 2, nested if quant.double_quant else sum(blocks) * FLOAT, rest)
 
 
 def quantised_layers(model: PreTrainedModel) -> list[str]:
