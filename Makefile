@@ -30,10 +30,10 @@ demo: setup
 	@echo "  python train.py --cfg job                                every option and its value"
 
 test: setup
-	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 -m "not slow and not gpu"
+	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile -m "not slow and not gpu"
 
 test-slow: setup
-	$(BIN)/python -m pytest -q -m "slow and not gpu"
+	$(BIN)/python -m pytest -q -n auto --maxprocesses 2 --dist loadfile -m "slow and not gpu"
 
 check: setup
 	$(BIN)/ruff check .

@@ -1,5 +1,6 @@
 """Fixtures: a cache of its own, no network, runs composed and trained as a user would."""
 
+import gc
 import json
 import os
 import signal
@@ -27,6 +28,7 @@ from lorasweep.rules import Problem, UserError
 
 settings.register_profile("unhurried", deadline=None)
 settings.load_profile("unhurried")
+gc.set_threshold(50_000, 20, 100)  # with the libraries loaded a collection walks millions of objects
 signal.signal(
     signal.SIGINT, signal.default_int_handler
 )  # ignored where a shell has started the tests in the background

@@ -77,6 +77,7 @@ def test_a_run_after_others_leaves_the_bytes_of_one_alone(
     assert len(set(loads)) == 1, "the base was loaded again"
 
 
+@pytest.mark.slow
 def test_a_run_after_others_leaves_the_bytes_of_a_process_of_its_own(tmp_path: Path) -> None:
     options = ("data.limit=24", "evaluation.generate=0", *STEPS)
     done = command(*TINY, *options, f"hydra.run.dir={tmp_path}/process", cwd=tmp_path)

@@ -102,6 +102,7 @@ def test_saved_text_that_looks_like_an_interpolation_stays_text(launched: Callab
     assert composed(f"--config-dir={launched(run)}", "experiment=saved").name == "${oc.env:HOME}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("experiment", ["llama2_guanaco", "llama3_responses"])
 def test_both_tutorials_run_for_real_on_the_tiny_model(experiment: str, launched: Callable[..., Path]) -> None:
     run = composed(f"experiment={experiment}", *TINY, "data.limit=60")

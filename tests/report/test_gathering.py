@@ -197,7 +197,7 @@ def evaluation(step: int, losses: list[float], answer: str | None = None, prompt
     given = (
         []
         if answer is None
-        else [{"prompt": prompt, "expected": "e", "generated": answer, "scores": {"exact_match": 1.0}}]
+        else [{"prompt": prompt, "expected": "e", "generated": answer, "scores": {"exact_match": 1.0}, "row": 3}]
     )
     return {
         "step": step,

@@ -40,6 +40,7 @@ def confirmed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Confirmat
     return place / "rates", first, second
 
 
+@pytest.mark.slow
 def test_the_best_trial_and_the_baseline_are_trained_with_new_seeds(
     confirmed: tuple[Path, Confirmation, Confirmation],
 ) -> None:
@@ -56,6 +57,7 @@ def test_the_best_trial_and_the_baseline_are_trained_with_new_seeds(
     assert means == sorted(means)
 
 
+@pytest.mark.slow
 def test_differences_are_paired_over_seeds_and_over_rows(confirmed: tuple[Path, Confirmation, Confirmation]) -> None:
     _, result, _ = confirmed
     winner, other = result.candidates
@@ -69,12 +71,14 @@ def test_differences_are_paired_over_seeds_and_over_rows(confirmed: tuple[Path, 
     assert comparison.over_rows[0] == pytest.approx(winner.mean - other.mean, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_asked_again_nothing_is_trained_or_scored_again(confirmed: tuple[Path, Confirmation, Confirmation]) -> None:
     study, first, second = confirmed
     assert first == second
     assert len(list((study / "confirm" / "trials").iterdir())) == 2 * len(first.candidates)
 
 
+@pytest.mark.slow
 def test_the_test_rows_are_scored_once(confirmed: tuple[Path, Confirmation, Confirmation]) -> None:
     study, result, _ = confirmed
     assert result.test is not None

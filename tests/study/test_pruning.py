@@ -77,8 +77,10 @@ def test_trials_are_pruned_where_the_reference_prunes_them(
     assert len({len(values) for values in expected}) > 2  # pruned early, later and not at all
 
 
-@pytest.mark.parametrize(("steps", "rows"), [(10, None), (19, None), (101, None), (100, [1.1, 1.0, 0.9, 1.0])])
-@pytest.mark.parametrize("pruner", ["median", "asha"])
+@pytest.mark.parametrize(
+    ("pruner", "steps", "rows"),
+    [("asha", 10, None), ("median", 19, None), ("asha", 101, None), ("median", 100, [1.1, 1.0, 0.9, 1.0])],
+)
 def test_a_quarter_of_a_run_is_one_whatever_its_steps_and_rows(
     tmp_path: Path, pruner: str, steps: int, rows: list[float] | None
 ) -> None:

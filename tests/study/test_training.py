@@ -52,6 +52,7 @@ def test_the_study_opens_in_optuna_with_its_parameters_and_values(real_study: Pa
     assert len({tuple(trial.intermediate_values) for trial in study.trials}) == 1, "reports after the same tokens"
 
 
+@pytest.mark.slow
 def test_a_trial_is_the_same_in_a_warm_worker_and_in_a_process_of_its_own(real_study: Path, tmp_path: Path) -> None:
     done = command(*STUDY, "hydra.sweeper.fresh_process=true", cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -60,6 +61,7 @@ def test_a_trial_is_the_same_in_a_warm_worker_and_in_a_process_of_its_own(real_s
         assert losses(warm) == losses(fresh)
 
 
+@pytest.mark.slow
 def test_a_trial_is_the_same_as_the_run_of_its_saved_config(real_study: Path, tmp_path: Path) -> None:
     trial = trials_in(real_study)[3]
     done = command("--config-dir", str(trial), "experiment=saved", f"hydra.run.dir={tmp_path}/alone", cwd=tmp_path)
@@ -92,6 +94,7 @@ def test_a_changed_study_is_refused_with_the_difference(real_study: Path, change
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_what_only_the_model_can_tell_is_said_before_the_first_trial(tmp_path: Path) -> None:
     done = command(*STUDY, "lora.target_modules=all-linear,[q_prjo]", cwd=tmp_path)
     assert done.returncode == 2, done.stdout

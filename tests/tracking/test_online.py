@@ -79,6 +79,7 @@ def test_without_an_account_it_is_offline_and_said_once(tmp_path: Path) -> None:
     assert len(list(tmp_path.glob("first/wandb/offline-run-*"))) == 4
 
 
+@pytest.mark.slow
 def test_a_study_whose_controller_was_killed_goes_on(server: WandbServer, tmp_path: Path) -> None:
     folder = tmp_path / "first"
     environment = {**os.environ, "TOY": str(folder), "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])}
@@ -127,7 +128,8 @@ def heal(server: WandbServer, monkeypatch: pytest.MonkeyPatch) -> None:
 BROKEN = ("403", "500", "down", "silent", "dies", "hangs")
 
 
-@pytest.mark.parametrize("kind", [BROKEN[0], *(pytest.param(kind, marks=pytest.mark.slow) for kind in BROKEN[1:])])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", BROKEN)
 def test_what_a_broken_server_missed_is_sent_later_and_once(
     kind: str, server: WandbServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

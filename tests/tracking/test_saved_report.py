@@ -14,6 +14,7 @@ from tests.tracking.recording import session
 from tests.tracking.server import WandbServer
 
 
+@pytest.mark.slow
 def test_a_report_has_the_plots_of_its_study_and_is_brought_up_to_date(server: WandbServer, tmp_path: Path) -> None:
     folder = tmp_path / "first"
     session(folder, wandb="online", n_trials=2)

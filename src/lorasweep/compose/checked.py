@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,11 @@ from hydra._internal.utils import create_config_search_path
 from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from lorasweep import schema
 from lorasweep.compose.command_line import CommandLine
-from lorasweep.compose.composition import Composition, plain
+from lorasweep.compose.composition import COMPOSITION_ERRORS, Composition, compose_loosely, plain
 from lorasweep.compose.study import define
 from lorasweep.rules import UserError
 from lorasweep.study.definition import Definition
@@ -27,17 +27,15 @@ from lorasweep.study.space import Point
 
 def checked_run(conf: Path, line: CommandLine) -> schema.Run:
     """Return the run a command line describes, or raise every problem found in it."""
-    with _checked(conf, line) as composition:
+    with _checked(conf, line) as (composition, _):
         return composition.run
 
 
 def checked_study(conf: Path, line: CommandLine) -> tuple[schema.Run, Definition]:
     """Return the unchanged run and the study that a command line with -m describes, or raise every problem in it."""
-    with _checked(conf, line) as composition:
+    with _checked(conf, line) as (composition, master):
         texts = [str(item.input_line) for item in line.overrides]
         task = [text for text, item in zip(texts, line.overrides, strict=True) if not item.is_hydra_override()]
-        kept = [str(item.input_line) for item in composition.kept]
-        master = composition.loader.load_configuration("config", kept, RunMode.MULTIRUN)
         HydraConfig.instance().set_config(master)
         settings = {name: value for name, value in plain(master.hydra.sweeper).items() if not name.startswith("_")}
         return composition.run, define(settings, composition.loader, master, task)
@@ -81,14 +79,26 @@ def initialised(conf: Path, config_dir: Path | None) -> Iterator[None]:
 
 
 @contextmanager
-def _checked(conf: Path, line: CommandLine) -> Iterator[Composition]:
+def _checked(conf: Path, line: CommandLine) -> Iterator[tuple[Composition, Any]]:
     if any(problem.key.startswith("--") for problem in line.problems):
         raise UserError(line.problems)
+    untouched = _own_settings_of_hydra(conf)
     with initialised(conf, line.config_dir):
-        composition = Composition(line)
-        problems = [*line.problems, *composition.find_problems()]
-        if not problems:
-            problems = composition.compose_strictly()
-        if problems:
+        composition = Composition(line, untouched)
+        if problems := [*line.problems, *composition.find_problems()]:
             raise UserError(problems)
-        yield composition
+        yield composition, composition.compose_strictly()
+
+
+def _own_settings_of_hydra(conf: Path) -> Any:
+    try:
+        return _settings_of_hydra(conf)
+    except COMPOSITION_ERRORS:  # which the composition of the command line meets and reports
+        return {}
+
+
+@cache
+def _settings_of_hydra(conf: Path) -> Any:
+    """Return what the config folder itself says, without a --config-dir, which may come from anyone."""
+    with initialised(conf, None):
+        return OmegaConf.to_container(compose_loosely([]).hydra, resolve=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -25,7 +25,7 @@ from lorasweep.compose.overrides import Overrides
 from lorasweep.compose.spaces import as_overrides
 from lorasweep.compose.study import read_search, tried_values, value_at
 from lorasweep.conflicts import conflicts
-from lorasweep.rules import MISSING, Problem, build, check
+from lorasweep.rules import MISSING, Problem, UserError, build, check
 from lorasweep.study import comparability
 from lorasweep.study.space import Choice, Space
 
@@ -35,10 +35,11 @@ COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, YAMLError, ValueEr
 class Composition:
     """The composition of one command line; needs an initialised Hydra."""
 
-    def __init__(self, line: CommandLine) -> None:
+    def __init__(self, line: CommandLine, untouched: Any = None) -> None:
+        """`untouched`: Hydra's own settings as the config has them without a command line."""
         loader = GlobalHydra.instance().config_loader()
         assert isinstance(loader, ConfigLoaderImpl)
-        self.loader, self.line = loader, line
+        self.loader, self.line, self.untouched = loader, line, untouched
         search = [str(item.input_line) for item in line.overrides if item.key_or_group == "hydra.searchpath"]
         _, self.repository = loader._parse_overrides_and_create_caching_repo("config", search)
         self.overrides = Overrides(self.repository, line.multirun)
@@ -55,7 +56,6 @@ class Composition:
             if not found and not override.is_sweep_override():
                 self.kept.append(override)
         try:
-            untouched = OmegaConf.to_container(self._compose_loosely([]).hydra, resolve=False)
             composed = self._compose_loosely(self.kept)
             values = {key: plain(composed[key]) for key in composed if key != "hydra"}
             folder = str(composed.hydra["sweep" if self.line.multirun else "run"].dir)
@@ -66,18 +66,18 @@ class Composition:
         self.run = build(values, schema.Run, {problem.key for problem in found})
         found += [problem for problem in conflicts(self.run) if problem.key not in {p.key for p in found}]
         found += missing_files(self.run.data, self.run.model)
-        found += hydra_problems(OmegaConf.to_container(composed.hydra, resolve=False), untouched)
+        found += hydra_problems(OmegaConf.to_container(composed.hydra, resolve=False), self.untouched)
         found += self._study_problems(composed, values)
         found += folder_problems(folder, self.line.multirun)
         return problems + [self._with_source(problem) for problem in found]
 
-    def compose_strictly(self) -> list[Problem]:
+    def compose_strictly(self) -> Any:
         """Compose as Hydra will, with the typed schema: the net under the checks."""
         try:
-            compose("config", overrides=[str(item.input_line) for item in self.kept])
+            mode = RunMode.MULTIRUN if self.line.multirun else RunMode.RUN
+            return self.loader.load_configuration("config", [str(item.input_line) for item in self.kept], mode)
         except COMPOSITION_ERRORS as error:
-            return [Problem("config", MISSING, _first_lines(error))]
-        return []
+            raise UserError(Problem("config", MISSING, _first_lines(error))) from None
 
     def _study_problems(self, composed: Any, values: Mapping[str, Any]) -> Iterator[Problem]:
         """Yield what is wrong with the study that is asked for: its settings, its space, or that it is no study."""
@@ -95,8 +95,8 @@ class Composition:
                 for problem in self.overrides.value_problems(dimension.key, value):
                     yield replace(problem, source=f"hydra.sweeper.params.{dimension.key}")
         for key, asked in search.space.only_if.items():
-            for other, values in asked.items():
-                for problem in (problem for value in values for problem in self.overrides.value_problems(other, value)):
+            for other, value in ((other, value) for other, allowed in asked.items() for value in allowed):
+                for problem in self.overrides.value_problems(other, value):
                     yield replace(problem, source=f"hydra.sweeper.only_if.{key}")
         yield from comparability.problems(search.space, self.run, search.settings.pruner)
         for point in search.settings.enqueue:
@@ -113,17 +113,11 @@ class Composition:
         yield from (replace(problem, source="hydra.sweeper.enqueue") for problem in found)
 
     def _compose_loosely(self, overrides: list[Override]) -> Any:
-        """Compose without the schema, adding every key: what is wrong stays in the tree and ends nothing."""
-        store = ConfigStore.instance()
-        store.store(name="schema", node={})
-        try:
-            texts = [
-                text if item.is_delete() or self.overrides.is_group(item.key_or_group) else f"++{text.lstrip('+')}"
-                for item, text in ((item, str(item.input_line)) for item in overrides)
-            ]
-            return compose("config", overrides=texts, return_hydra_config=True)
-        finally:
-            store.store(name="schema", node=schema.Run)
+        """Compose adding every key."""
+        return compose_loosely(
+            text if item.is_delete() or self.overrides.is_group(item.key_or_group) else f"++{text.lstrip('+')}"
+            for item, text in ((item, str(item.input_line)) for item in overrides)
+        )
 
     def _with_source(self, problem: Problem) -> Problem:
         for override in reversed(self.kept):
@@ -141,6 +135,16 @@ class Composition:
                     problem, source=os.path.relpath(f"{loaded.path.removeprefix('file://')}/{default.config_path}.yaml")
                 )
         return problem
+
+
+def compose_loosely(overrides: Iterable[str]) -> Any:
+    """Compose without the schema: what is wrong stays in the tree and ends nothing."""
+    store = ConfigStore.instance()
+    store.store(name="schema", node={})
+    try:
+        return compose("config", overrides=[*overrides], return_hydra_config=True)
+    finally:
+        store.store(name="schema", node=schema.Run)
 
 
 def plain(node: Any) -> Any:
