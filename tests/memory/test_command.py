@@ -68,8 +68,8 @@ def test_what_does_not_fit_is_said(configs: dict[str, str], capsys: pytest.Captu
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("line", re.findall(r"^    python train.py (-m .*)$", PAGE, re.MULTILINE))
-def test_every_study_of_the_page_runs(line: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("line", re.findall(r"^    python train.py (.*)$", PAGE, re.MULTILINE))
+def test_what_is_trained_on_the_page_can_be(line: str, tmp_path: Path) -> None:
     done = command(*shlex.split(line), "tracking.wandb=disabled", cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
 

@@ -11,10 +11,10 @@ import yaml
 
 from lorasweep import attention
 from lorasweep.device import Device
-from lorasweep.memory import Moment, Prediction
 from lorasweep.memory.batches import largest_batch
 from lorasweep.memory.fit import Choice, WontFit, as_on, choices, choose, target
 from lorasweep.memory.outlook import look_at_length
+from lorasweep.memory.prediction import Moment, Prediction
 from lorasweep.rules import UserError
 from lorasweep.schema import Run
 from lorasweep.steps import build_plan

@@ -19,7 +19,8 @@ from lorasweep import compilation
 from lorasweep.attention import Layout, use
 from lorasweep.device import GIB, Device
 from lorasweep.lora import add_adapter, build_adapter
-from lorasweep.memory import Batch, Predictor
+from lorasweep.memory.batches import Batch
+from lorasweep.memory.prediction import Predictor
 from lorasweep.memory.tracing import Layer, trace
 from lorasweep.model import build_config, build_model
 from lorasweep.quant import build_quantization, keep_gradients_on_cpu

@@ -3,13 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy
-from datasets import Dataset
 
-from lorasweep.memory.tracing import Batch, Scored
 from lorasweep.schema import Run
-from lorasweep.steps import Plan
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from lorasweep.steps import Plan
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The largest forward pass of a run: rows of so many tokens each, laid end to end or padded to the longest."""
+
+    rows: int
+    length: int
+    supervised: int
+    """Tokens that are learnt."""
+
+    @property
+    def tokens(self) -> int:
+        """Return all tokens, padding included."""
+        return self.rows * self.length
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The largest batch of an evaluation, and how many questions of so many tokens are answered at a time."""
+
+    batch: Batch
+    asked: int
+    question: int
 
 
 def any_batch(run: Run, length: int) -> Batch:

@@ -9,8 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from lorasweep.device import GIB
-from lorasweep.memory import CONTEXT_GIB
 from lorasweep.memory.outlook import Outlook
+from lorasweep.memory.prediction import CONTEXT_GIB
 
 PARTS = {
     "at work": "for a while, in one layer or the optimizer",

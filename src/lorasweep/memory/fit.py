@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from lorasweep.device import Device
-from lorasweep.memory import Prediction
+from lorasweep.memory.prediction import Prediction
 from lorasweep.rules import Problem, UserError
 from lorasweep.schema import Run
 

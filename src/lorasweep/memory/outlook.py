@@ -5,20 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from transformers import PretrainedConfig
 
-from lorasweep.data import Split
 from lorasweep.device import GIB, Device
 from lorasweep.engine import Engine, Work, checkpointed_layers, choose_engine
-from lorasweep.memory import Batch, Prediction, Predictor, Scored
-from lorasweep.memory.batches import any_batch, any_scored, largest_batch, scored_rows
+from lorasweep.memory.batches import Batch, Scored, any_batch, any_scored, largest_batch, scored_rows
 from lorasweep.memory.fit import WontFit, as_on, choose, target
+from lorasweep.memory.prediction import Prediction, Predictor
 from lorasweep.model import build_config, context_length, empty_model
 from lorasweep.rules import Problem, UserError
 from lorasweep.schema import Run
-from lorasweep.steps import Plan
+
+if TYPE_CHECKING:
+    from lorasweep.data import Split
+    from lorasweep.steps import Plan
 
 CERTAIN = 1.1
 """How far a prediction must be above what there is for a run to be refused."""
