@@ -1,8 +1,8 @@
 """Predicted and measured peak memory of QLoRA on one GPU, setting by setting.
 
-python benchmarks/gpu_memory.py --out results                     every setting: some six minutes on an H100
+python benchmarks/gpu_memory.py --out results                     every setting: some ten minutes on an H100
 python benchmarks/gpu_memory.py --out results --shape tiny        every setting on a CPU, to see that it runs
-python benchmarks/gpu_memory.py --predict results/*.json          predict again what was measured
+python benchmarks/gpu_memory.py --predict                         predict again what was measured before
 
 A setting is a run of ours over a few steps of the same size. Settings of one base are trained in one process; the peak
 is reset between them. Random weights: what a tensor holds does not change what it takes.
@@ -284,25 +284,52 @@ def chosen(part: str) -> list[Setting]:
     return [setting for setting in SETTINGS if part in setting.name]
 
 
-def predict_again(files: list[Path]) -> None:
+def entry(found: dict[str, Any]) -> dict[str, Any]:
+    """Return what a prediction needs of a result, and what was measured."""
+    summary, options = found["summary"], found["options"].split()
+    wanted = next(item.partition("=")[2] for item in options if item.startswith("train.gradient_checkpointing="))
+    kept = [item for item in options if not item.startswith(("train.", "data.", "model."))]
+    return {
+        "name": found["name"],
+        "shape": found["shape"] or found["base"].split()[0],
+        "rows": found["rows"],
+        "tokens": found["tokens"],
+        "attention": summary["engine/attention"],
+        "flat": summary["engine/padding_free"],
+        "compiled": summary["engine/compiled"],
+        "every": int({"true": 1, "false": 0}.get(wanted, wanted)),
+        "options": kept if "lora.dropout" in found["options"] else [*kept, "lora.dropout=0.0"],
+        "allocated_gib": round(found["allocated_gib"], 2),
+        "reserved_gib": round(found["reserved_gib"], 2),
+    }
+
+
+def predict_again(path: Path) -> None:
     """Print what is predicted now beside what was measured, and how far off it is."""
     from lorasweep import compose
-    from lorasweep.memory.outlook import look_at_length
+    from lorasweep.attention import Layout
+    from lorasweep.device import Device
+    from lorasweep.memory.batches import Batch
+    from lorasweep.memory.prediction import Predictor
+    from lorasweep.model import build_config
 
     compose.register()
-    print(HEADING)
-    errors = []
-    for path in files:
-        found = json.loads(path.read_text())
-        given = [item for item in found["overrides"] if not item.startswith("data.files=")]
-        run = compose.checked_run(ROOT / "conf", compose.CommandLine.of([*given, f"data.files={path}"]))
-        outlook = look_at_length(run, found["tokens"])
-        found.setdefault("summary", {})["memory/predicted_gib"] = outlook.prediction.allocated_gib
-        print(line(found), outlook.prediction.peak.name, flush=True)
-        if found["state"] == "complete" and found["allocated_gib"]:
-            errors.append(abs(outlook.prediction.allocated_gib / found["allocated_gib"] - 1))
-    if errors:
-        print(f"{len(errors)} settings: {sum(errors) / len(errors):.1%} off in the mean, {max(errors):.1%} at most")
+    device, errors = Device.imagined(80.0, (9, 0)), []
+    print(f"{'':38} {'predicted':>9} {'allocated':>9} {'error':>6}  GiB")
+    for item in json.loads(path.read_text()):
+        values = zip(FIELDS, SHAPES[item["shape"]], strict=True)
+        given = ["model=tiny", "data=demo", *(f"model.shape.{name}={value}" for name, value in values)]
+        run = compose.checked_run(ROOT / "conf", compose.CommandLine.of([*given, *item["options"]]))
+        layout = Layout(item["attention"], item["flat"])
+        batch = Batch(item["rows"], item["tokens"], item["rows"] * item["tokens"])
+        found = Predictor(run, build_config(run.model), device)(
+            run, layout, batch, compiled=item["compiled"], every=item["every"]
+        )
+        errors.append(found.allocated_gib / item["allocated_gib"] - 1)
+        numbers = f"{found.allocated_gib:9.2f} {item['allocated_gib']:9.2f} {errors[-1]:+6.1%}"
+        print(f"{item['name']:38} {numbers}  {found.peak.name}", flush=True)
+    sizes = [abs(error) for error in errors]
+    print(f"{len(sizes)} settings: {sum(sizes) / len(sizes):.1%} off in the mean, {max(sizes):.1%} at most")
 
 
 def line(found: dict[str, Any]) -> str:
@@ -316,6 +343,7 @@ def line(found: dict[str, Any]) -> str:
     )
 
 
+ALL = "gpu_memory.json"
 HEADING = f"{'':34} {'predicted':>9} {'allocated':>9} {'error':>6} {'reserved':>9}  GiB"
 
 
@@ -325,8 +353,11 @@ def main() -> None:
     parser.add_argument("--shape", choices=SHAPES, help="this shape in place of those of the settings")
     parser.add_argument("--settings", default="", help="only those with this in their name")
     parser.add_argument("--steps", type=int, default=4)
-    parser.add_argument("--seconds", type=float, default=420.0, help="start no further process after so many")
-    parser.add_argument("--predict", nargs="+", type=Path, metavar="FILE", help="results of before")
+    parser.add_argument("--seconds", type=float, default=600.0, help="start no further process after so many")
+    parser.add_argument(
+        "--predict", nargs="?", const=ROOT / "benchmarks" / "gpu_memory.json", type=Path, metavar="FILE",
+        help="predict what was measured before",
+    )  # fmt: skip
     parser.add_argument("--bases", nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.predict:
@@ -345,6 +376,10 @@ def main() -> None:
     for group in ([base for base in bases if base[:2] != "7b"], [base for base in bases if base[:2] == "7b"]):
         if group and time.monotonic() < end:
             subprocess.run(["timeout", str(round(end - time.monotonic() + 60)), *command, *group], check=False)
+    results = [json.loads(path.read_text()) for path in sorted(options.out.glob("*.json")) if path.name != ALL]
+    (options.out / ALL).write_text(
+        json.dumps([entry(item) for item in results if item["state"] == "complete"], indent=1)
+    )
 
 
 if __name__ == "__main__":

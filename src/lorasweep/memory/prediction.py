@@ -72,20 +72,14 @@ class Sizes:
     base: Base
     adapter: int
     states: States
-    largest: int
-    """Bytes that the adapter of one layer has at most."""
 
 
 def sizes_of(run: Run, config: PretrainedConfig, device: Device) -> Sizes:
     """Return what base, adapter and optimizer of a run take."""
     model = empty_model(config, run.model.trust_remote_code)
     shapes = adapter_shapes(run.lora, model)
-    adapter = FLOAT * sum(map(math.prod, shapes))
-    layers = config.get_text_config().num_hidden_layers
-    return Sizes(
-        base_bytes(run.quant, model, device.precision), adapter, optimizer_bytes(run.optim.name, shapes),
-        math.ceil(adapter / layers),
-    )  # fmt: skip
+    base = base_bytes(run.quant, model, device.precision)
+    return Sizes(base, FLOAT * sum(map(math.prod, shapes)), optimizer_bytes(run.optim.name, shapes))
 
 
 class Predictor:
