@@ -95,7 +95,7 @@ def train(run: Run, launch: record.Launch, host: Host = ALONE) -> Result:
         inputs = host.inputs(run, lambda: prepare(run))
         plan = build_plan(run.train, inputs.splits["train"].rows, record.data_seed(run))
         outlook = look_ahead(run, inputs.splits, plan, Device.current(run.model.dtype))
-        run = outlook.run if outlook else run
+        run = outlook.run if isinstance(outlook, Outlook) else run
         rows = inputs.splits.get("eval")
         warning = check_questions(rows.rows, run.evaluation) if rows else None
     except BaseException:
@@ -107,6 +107,9 @@ def train(run: Run, launch: record.Launch, host: Host = ALONE) -> Result:
     with keep_log(launch.folder / "train.log", run.verbosity), _followed(run, host, ledger), _ending(ledger):
         if warning:
             ledger.terminal.say(warning, style="yellow")
+        if isinstance(outlook, str):
+            ledger.terminal.say(f"The memory of this model is not predicted: {outlook}", style="yellow")
+            outlook = None
         _train(run, launch, host, inputs, plan, outlook, ledger)
     return Result(ledger.summary["state"], launch.folder, ledger.summary)
 
@@ -303,8 +306,8 @@ def _state_of(error: BaseException) -> str:
 def _explained(error: BaseException) -> str:
     if isinstance(error, torch.OutOfMemoryError):
         knobs = (
-            "train.batch_size (train.tokens_per_step or train.grad_accum makes up for it), data.max_length,"
-            " train.gradient_checkpointing"
+            "train.fit=16GiB (or what there is: chooses how to train so that it fits), data.max_length,"
+            " train.gradient_checkpointing, train.batch_size (train.grad_accum makes up for it)"
         )
         return f"Out of memory. What helps: {knobs}.\n{str(error).splitlines()[0]}"
     if isinstance(error, WontFit):

@@ -175,3 +175,17 @@ def test_a_trial_that_cannot_fit_is_infeasible_before_its_base_is_loaded(
     assert outcome.state.is_infeasible
     assert "at the least" in str(outcome.reason)
     assert json.loads((tmp_path / "0" / "summary.json").read_text())["state"] == "out_of_memory"
+
+
+def test_a_model_that_cannot_be_looked_at_is_trained_all_the_same(
+    launched: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unforeseen(*_: Any) -> Any:
+        raise IndexError("no layers")
+
+    monkeypatch.setattr("lorasweep.memory.outlook.build_config", unforeseen)
+    with pytest.raises(UserError, match=r"train\.fit[\s\S]*cannot be predicted \(no layers\)"):
+        launched(tiny("train.fit=16GiB", "train.max_steps=1"), "fitted")
+    monkeypatch.setattr("lorasweep.run.look_ahead", lambda *_: "no layers")
+    folder = launched(tiny("train.max_steps=1"), "plain")
+    assert "The memory of this model is not predicted: no layers" in (folder / "train.log").read_text()

@@ -87,10 +87,26 @@ class Outlook:
         return self.predictor(self.run, self.engine.layout, self.batch, compiled=compiled, every=every)
 
 
-def look_ahead(run: Run, splits: Mapping[str, Split], plan: Plan | None, here: Device) -> Outlook | None:
-    """Return what is ahead of a run over these rows; None on a CPU, where nothing is to fit."""
+def look_ahead(run: Run, splits: Mapping[str, Split], plan: Plan | None, here: Device) -> Outlook | str | None:
+    """Return what is ahead of a run over these rows, or why that is not known; None on a CPU, where nothing is to fit.
+
+    A run that is not asked to fit is trained though its model is one that cannot be looked at without its weights.
+    """
     if not here.is_gpu and not run.train.fit:
         return None
+    try:
+        return _at_rows(run, splits, plan, here)
+    except UserError:
+        raise
+    except Exception as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        if run.train.fit:
+            allowed = f"null: what this model takes cannot be predicted ({reason})"
+            raise UserError(Problem("train.fit", run.train.fit, allowed)) from error
+        return reason
+
+
+def _at_rows(run: Run, splits: Mapping[str, Split], plan: Plan | None, here: Device) -> Outlook:
     train, config = splits["train"], build_config(run.model)
     packed_length = (run.data.max_length or context_length(config)) if run.data.packing else None
     per_row = float(packed_length or train.counts.tokens / train.counts.kept)

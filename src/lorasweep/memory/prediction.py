@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 from transformers import PretrainedConfig
 
-from lorasweep.attention import Layout
+from lorasweep.attention import Layout, loaded_with
 from lorasweep.device import GIB, Device
 from lorasweep.memory.batches import Batch, Scored
 from lorasweep.memory.tracing import Trace, scoring_bytes, trace
@@ -89,20 +90,24 @@ class Predictor:
         self.run, self.config, self.device = run, config, device
         self.sizes = sizes_of(run, config, device)
         self._aside = list(self._evaluation(scored)) if scored else []
-        self._traces: dict[tuple[Layout, Batch], Trace] = {}
 
     def __call__(self, run: Run, layout: Layout, batch: Batch, *, compiled: bool, every: int) -> Prediction:
         """Return the memory of a run whose largest pass is `batch`; `every` n-th layer is computed again (0: none)."""
-        if (layout, batch) not in self._traces:
-            self._traces[layout, batch] = trace(self.run, self.config, self.device, layout, batch)
-        traced = self._traces[layout, batch]
+        traced = _traced(self._question(layout, batch))
         found = combine(run, self.config, self.device, batch, self.sizes, traced, compiled=compiled, every=every)
         return replace(found, moments=[*found.moments, *self._aside])
+
+    def _question(self, layout: Layout, batch: Batch) -> _Question:
+        dropout = 0.5 if self.run.lora.dropout else 0.0
+        lora = replace(self.run.lora, alpha=1.0, scale=None, dropout=dropout)  # of which shapes do not depend
+        asked = (self.run.quant, lora, self.device, self.config.to_json_string(), layout, batch)
+        return _Question(repr(asked), self.run, self.config, self.device, layout, batch)
 
     def _evaluation(self, scored: Scored) -> Iterator[Moment]:
         """Yield what is held while rows are scored, and while questions are answered."""
         batch = scored.batch
-        work = scoring_bytes(self.run, self.config, self.device, batch)
+        layout = Layout(loaded_with(self.run.model.attention), False)
+        work = _scored(self._question(layout, batch))
         copies = self.sizes.adapter // 2 if self.device.mixed_precision else 0
         loss, _ = _loss_bytes(self.config, self.device, batch)
         fixed = fixed_parts(self.sizes)
@@ -112,6 +117,28 @@ class Predictor:
             cache = tokens * _cached(self.config) * self.device.precision.itemsize
             share = work * scored.asked * scored.question // batch.tokens
             yield Moment("answers", fixed | {"16-bit adapter": copies, "at work": share, "keys and values": cache})
+
+
+@dataclass(frozen=True)
+class _Question:
+    """What is traced; equal texts have equal answers, from trial to trial of a process."""
+
+    text: str
+    run: Run = field(compare=False)
+    config: PretrainedConfig = field(compare=False)
+    device: Device = field(compare=False)
+    layout: Layout = field(compare=False)
+    batch: Batch = field(compare=False)
+
+
+@lru_cache(64)
+def _traced(question: _Question) -> Trace:
+    return trace(question.run, question.config, question.device, question.layout, question.batch)
+
+
+@lru_cache(64)
+def _scored(question: _Question) -> int:
+    return scoring_bytes(question.run, question.config, question.device, question.layout, question.batch)
 
 
 def fixed_parts(sizes: Sizes) -> dict[str, int]:

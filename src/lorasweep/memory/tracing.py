@@ -15,7 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
 from transformers import AttentionInterface, PretrainedConfig
 
-from lorasweep.attention import Layout, loaded_with
+from lorasweep.attention import Layout
 from lorasweep.device import Device
 from lorasweep.memory import standins
 from lorasweep.memory.batches import Batch
@@ -59,9 +59,9 @@ def trace(run: Run, config: PretrainedConfig, device: Device, layout: Layout, ba
     return Trace([layers[kind] for kind in kinds], before, after)
 
 
-def scoring_bytes(run: Run, config: PretrainedConfig, device: Device, batch: Batch) -> int:
-    """Return what padded rows take at most while they are scored, without a gradient, before the loss."""
-    layout, ledger = Layout(loaded_with(run.model.attention), False), Ledger()
+def scoring_bytes(run: Run, config: PretrainedConfig, device: Device, layout: Layout, batch: Batch) -> int:
+    """Return what rows take at most while they are scored, without a gradient, before the loss."""
+    ledger = Ledger()
     with _as_on_a_gpu():
         model, _ = reduced_model(run, config, device, layout)
         with FakeTensorMode(allow_non_fake_inputs=True):
