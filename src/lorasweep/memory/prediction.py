@@ -213,7 +213,10 @@ class _Passes:
             kept = self.traced.before + sum(self._kept(before) for before in range(number + 1))
             again = (layer.compiled if self.compiled else layer.kept) - layer.result if self._again(number) else 0
             done = self.sizes.adapter if self.accumulates else per_layer * (len(layers) - 1 - number)
-            work = {"activations": kept, "one layer again": again, "at work": layer.backward + layer.result}
+            at_work = layer.backward + layer.result
+            if self._again(number):
+                at_work = max(at_work, layer.forward)
+            work = {"activations": kept, "one layer again": again, "at work": at_work}
             yield f"backward of layer {number}", {"gradients": done, **work}
 
 
