@@ -48,7 +48,11 @@ WRONG = [
     ("train.tokens_per_step=4000 train.max_tokens=100", "train.max_tokens", "at least train.tokens_per_step"),
     ("train.tokens_per_step=4000 train.group_by_length=true", "train.group_by_length", "sorts the rows of a step"),
     ("train.max_grad_norm=-1", "train.max_grad_norm", "above 0"),
-    ("train.gradient_checkpointing=maybe", "train.gradient_checkpointing", "auto, true or false"),
+    (
+        "train.gradient_checkpointing=maybe",
+        "train.gradient_checkpointing",
+        "auto, true, false or a whole number of at least 2",
+    ),
     ("train.early_stopping=2", "evaluation.times", "at least 2"),
     ("scheduler.warmup=-0.1", "scheduler.warmup", "0 to below 1"),
     ("scheduler.warmup=1.5", "scheduler.warmup", "a whole number of steps"),

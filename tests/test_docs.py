@@ -44,7 +44,9 @@ STUDIES = {"studies.md": "first_best", "compare-trials.md": "ranks_best", "repor
 """Pages that are run as a whole, one command after the other, and the experiment that each of them makes, if any."""
 WANDB = "wandb.md"
 """Run as a whole, too, against a server of W&B's protocol."""
-WHOLE = {*STUDIES, WANDB}
+MEMORY = "memory.md"
+"""Run in tests/memory, where configs stand for the models of the hub."""
+WHOLE = {*STUDIES, WANDB, MEMORY}
 RUNNABLE = [case for case in COMMANDS if "model=tiny" in case[1] and case[0] not in WHOLE]
 AFTER = [case for case in commands("lorasweep") if ELSEWHERE not in case[1] and case[0] not in WHOLE]
 NAMED = sorted(

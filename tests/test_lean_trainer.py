@@ -64,3 +64,11 @@ def test_a_step_walks_the_modules_once_at_most(tmp_path: Path, monkeypatch: pyte
             patch.setattr(torch.nn.Module, "named_modules", counted)
             trainer.train()
         assert (max(walks[2:4]) == 0) == lean
+
+
+@pytest.mark.parametrize("lean", [True, False])
+def test_every_layer_is_in_training_mode_though_nothing_was_scored_before(lean: bool, tmp_path: Path) -> None:
+    trainer, _, _ = parts(tiny("train.max_steps=1", f"train.lean={lean}"), tmp_path)
+    assert not trainer.model.get_base_model().training, "as it was loaded"
+    trainer.train()
+    assert all(module.training for module in trainer.model.modules())

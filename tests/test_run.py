@@ -295,7 +295,7 @@ def test_out_of_memory_and_interruption_are_states_of_their_own(
     monkeypatch.setattr("lorasweep.run.build_model", broken)
     result = train(tiny("train.max_steps=2"), Launch(tmp_path / "run", []))
     assert (result.state, result.exit_code) == (state, code)
-    said = {"interrupted": "Stopped: interrupted", "out_of_memory": "What helps: train.batch_size"}[state]
+    said = {"interrupted": "Stopped: interrupted", "out_of_memory": "What helps: train.fit"}[state]
     assert said in (tmp_path / "run" / "train.log").read_text()
 
 

@@ -126,4 +126,4 @@ def _best(model: PreTrainedModel, device: Device) -> str:
 
 
 def _on_ampere(device: Device) -> bool:
-    return device.mixed_precision is not None and torch.cuda.get_device_capability(0) >= (8, 0)
+    return device.mixed_precision is not None and device.compute_capability >= (8, 0)

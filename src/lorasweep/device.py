@@ -23,6 +23,8 @@ class Device:
     name: str
     memory_gib: float
     precision: torch.dtype
+    capability: tuple[int, int] | None = None
+    """Compute capability of a GPU that is not this machine's; None: as here."""
 
     @classmethod
     def current(cls, precision: str = "auto") -> Device:
@@ -40,10 +42,24 @@ class Device:
             name = f"{facts.name} (the first of {others + 1})" if others else facts.name
         return cls(kind, name, memory / GIB, getattr(torch, native if precision == "auto" else precision))
 
+    @classmethod
+    def imagined(cls, memory_gib: float, capability: tuple[int, int], precision: str = "auto") -> Device:
+        """Return a GPU of that much memory and compute capability, which need not be here."""
+        native = "bfloat16" if capability >= (8, 0) else "float16"
+        dtype = getattr(torch, native if precision == "auto" else precision)
+        return cls("cuda", "sm{}{}".format(*capability), memory_gib, dtype, capability)
+
     @property
     def is_gpu(self) -> bool:
         """Whether this is a GPU."""
         return self.kind == "cuda"
+
+    @property
+    def compute_capability(self) -> tuple[int, int]:
+        """What a GPU can do, such as (8, 0); of a CPU (0, 0)."""
+        if self.capability or not self.is_gpu:
+            return self.capability or (0, 0)
+        return torch.cuda.get_device_capability(0)
 
     @property
     def mixed_precision(self) -> str | None:
@@ -84,7 +100,7 @@ class PeakMemory:
     """Memory held at construction and the peak after it: reserved by torch on a GPU, resident set on CPU (GiB)."""
 
     def __init__(self, device: Device) -> None:
-        self.device, self.earlier = device, 0.0
+        self.device, self.earlier = device, (0.0, 0.0)
         self.reset_peak()
         held = torch.cuda.memory_reserved() if device.is_gpu else psutil.Process().memory_info().rss
         self.start = held / GIB
@@ -98,20 +114,24 @@ class PeakMemory:
             _reset_peak_rss()
 
     def state(self) -> dict[str, Any]:
-        """Return where memory began and its peak so far."""
-        return {"start_gib": self.start, "peak_gib": self._peak()}
+        """Return where memory began and its peaks so far."""
+        peak, allocated = self._peaks()
+        return {"start_gib": self.start, "peak_gib": peak, "allocated_gib": allocated}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Count from where the process before began, and its peak as one of this."""
-        self.start, self.earlier = state["start_gib"], state["peak_gib"]
+        """Count from where the process before began, and its peaks as those of this."""
+        self.start, self.earlier = state["start_gib"], (state["peak_gib"], state["allocated_gib"])
 
-    def _peak(self) -> float:
-        return max(self.earlier, peak_gib(self.device))
+    def _peaks(self) -> tuple[float, float]:
+        """Return the peak, and on a GPU that of what is in use of it."""
+        allocated = torch.cuda.max_memory_allocated() / GIB if self.device.is_gpu else 0.0
+        return max(self.earlier[0], peak_gib(self.device)), max(self.earlier[1], allocated)
 
     def report(self) -> dict[str, float]:
         """Return start, peak, what was added and the share of the device, under metric names."""
-        peak, total = self._peak(), self.device.memory_gib
+        (peak, allocated), total = self._peaks(), self.device.memory_gib
         return {
+            **({"memory/allocated_gib": round(allocated, 3)} if self.device.is_gpu else {}),
             "memory/start_gib": round(self.start, 3),
             "memory/peak_gib": round(peak, 3),
             "memory/added_gib": round(peak - self.start, 3),

@@ -16,6 +16,7 @@ from lorasweep import checkpoints, record
 from lorasweep.divergence import Diverged
 from lorasweep.host import Interrupted
 from lorasweep.judge import Pruned
+from lorasweep.memory.fit import WontFit
 from lorasweep.metrics import Metrics
 from lorasweep.rules import UserError
 from lorasweep.schema import Run
@@ -77,7 +78,8 @@ def ending(run: Run, ledger: Ledger) -> Iterator[None]:
                 ledger.terminal.say(f"Once this is mended: {_way_on(ledger.folder)}")
             raise
         ledger.terminal.say(_explained(error), style="bold red")
-        if ledger.summary["state"] in ("interrupted", "out_of_memory") and run.study is None:
+        stopped = ledger.summary["state"] in ("interrupted", "out_of_memory") and not isinstance(error, WontFit)
+        if stopped and run.study is None:
             ledger.terminal.say(_way_on(ledger.folder))
     finally:
         ledger.metrics.close()
@@ -90,7 +92,7 @@ def _state_of(error: BaseException) -> str:
         return "diverged"
     if isinstance(error, Pruned):
         return "pruned"
-    if isinstance(error, torch.OutOfMemoryError):
+    if isinstance(error, torch.OutOfMemoryError | WontFit):
         return "out_of_memory"
     return "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
 
@@ -98,10 +100,13 @@ def _state_of(error: BaseException) -> str:
 def _explained(error: BaseException) -> str:
     if isinstance(error, torch.OutOfMemoryError):
         knobs = (
-            "train.batch_size (train.tokens_per_step or train.grad_accum makes up for it), data.max_length,"
-            " train.gradient_checkpointing"
+            "train.fit=16GiB (or what there is: chooses how to train so that it fits), data.max_length,"
+            " train.gradient_checkpointing, train.batch_size (train.tokens_per_step or train.grad_accum makes up"
+            " for it)"
         )
         return f"Out of memory. What helps: {knobs}.\n{str(error).splitlines()[0]}"
+    if isinstance(error, WontFit):
+        return f"Not loaded: {error}."
     if isinstance(error, Interrupted | Pruned):
         return f"{str(error).capitalize()}."
     return f"Stopped: {str(error) or 'interrupted'}"

@@ -55,6 +55,12 @@ def choose_engine(run: Run, model: PreTrainedModel, device: Device, work: Work) 
     return Engine(layout, device.is_gpu and not why_not, why_not if device.is_gpu else "")
 
 
+def checkpointed_layers(run: Run, device: Device) -> int:
+    """Return n where every n-th layer computes its activations again; 0: none does."""
+    wanted = run.train.gradient_checkpointing
+    return int(device.is_gpu if wanted == "auto" else wanted)
+
+
 def saved_seconds(model: PreTrainedModel, work: Work) -> float:
     """Return about how much sooner a run ends with compiled layers, what compiling takes left aside."""
     text = model.config.get_text_config()

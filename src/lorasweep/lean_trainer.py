@@ -40,6 +40,9 @@ class LeanTrainer(WatchedTrainer):
         """Train."""
         if self.lean:
             self.model.zero_grad = self._drop_gradients
+            # A loaded base is in evaluation mode and the adapter on it in training mode: the model seems to be trained,
+            # but its layers would keep what they are to compute again.
+            self.model.train()
         return super().train(*arguments, **options)
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:

@@ -16,6 +16,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from lorasweep import random_model
 from lorasweep.attention import loaded_with
 from lorasweep.device import Device
 from lorasweep.input_files import location
@@ -24,6 +25,9 @@ from lorasweep.schema import Model
 
 def build_config(model: Model) -> PretrainedConfig:
     """Return the architecture, without its weights."""
+    if model.source == "random":
+        config: PretrainedConfig = random_model.build_config(model.shape)
+        return config
     return AutoConfig.from_pretrained(location(model), **_repository(model))
 
 

@@ -32,10 +32,29 @@ def name(shape: Shape) -> str:
 
 def _write(shape: Shape, target: Path) -> None:
     import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers import LlamaForCausalLM
 
     tokenizer = _train_tokenizer()
-    config = LlamaConfig(
+    config = build_config(shape, tokenizer)
+    large = shape.hidden_size * shape.intermediate_size * shape.layers > 2**28
+    with torch.random.fork_rng(), torch.device("cuda" if large and torch.cuda.is_available() else "cpu"):
+        torch.manual_seed(0)
+        previous = torch.get_default_dtype()
+        torch.set_default_dtype(torch.bfloat16)
+        try:
+            model = LlamaForCausalLM(config)
+        finally:
+            torch.set_default_dtype(previous)
+    model.save_pretrained(target)
+    tokenizer.save_pretrained(target)
+
+
+def build_config(shape: Shape, tokenizer: Any = None) -> Any:
+    """Return the architecture of that shape, without its weights."""
+    from transformers import LlamaConfig
+
+    tokenizer = tokenizer or _train_tokenizer()
+    return LlamaConfig(
         hidden_size=shape.hidden_size,
         intermediate_size=shape.intermediate_size,
         num_hidden_layers=shape.layers,
@@ -48,17 +67,6 @@ def _write(shape: Shape, target: Path) -> None:
         pad_token_id=tokenizer.pad_token_id,
         dtype="bfloat16",
     )
-    large = shape.hidden_size * shape.intermediate_size * shape.layers > 2**28
-    with torch.random.fork_rng(), torch.device("cuda" if large and torch.cuda.is_available() else "cpu"):
-        torch.manual_seed(0)
-        previous = torch.get_default_dtype()
-        torch.set_default_dtype(torch.bfloat16)
-        try:
-            model = LlamaForCausalLM(config)
-        finally:
-            torch.set_default_dtype(previous)
-    model.save_pretrained(target)
-    tokenizer.save_pretrained(target)
 
 
 def _train_tokenizer() -> Any:

@@ -122,6 +122,11 @@ def is_switch(value: Any) -> bool:
     return value == "auto" or isinstance(value, bool)
 
 
+def is_memory(value: str) -> bool:
+    """Tell whether a text is an amount of memory, such as 16GiB, or that of another GPU: 16GiB@sm75."""
+    return bool(re.fullmatch(r"\d+(\.\d+)?(GiB|GB)(@sm\d{2,3})?", value)) and float(re.split("G", value)[0]) > 0
+
+
 def is_template(value: str) -> bool:
     """Tell whether a text is a template over columns, each named in braces."""
     try:

@@ -26,6 +26,8 @@ from lorasweep.input_files import location
 from lorasweep.inputs import Inputs, prepare
 from lorasweep.judge import Judge, Pruned
 from lorasweep.library_logs import keep_log
+from lorasweep.memory.fit import WontFit
+from lorasweep.memory.outlook import Outlook, look_ahead
 from lorasweep.metrics import Metrics
 from lorasweep.model import build_model
 from lorasweep.numerics import numerics
@@ -54,8 +56,10 @@ class Setup:
     inputs: Inputs
     plan: Plan | None
     device: Device
+    outlook: Outlook | None
+    """What memory it is to take; None: nobody knows, or it has no device of its own."""
     record: dict[str, Any]
-    warning: str | None
+    warnings: list[str]
 
 
 @dataclass(frozen=True)
@@ -91,7 +95,7 @@ def train(run: Run, launch: record.Launch, host: Host = ALONE) -> Result:
     with host.listening():
         try:
             setup = _set_up(run, launch, host)
-            with held(launch.folder, run, setup.record) as place:
+            with held(launch.folder, setup.run, setup.record) as place:
                 return _attempt(setup, place)
         except BaseException as error:
             with suppress(OSError):
@@ -104,14 +108,18 @@ def train(run: Run, launch: record.Launch, host: Host = ALONE) -> Result:
 def _set_up(run: Run, launch: record.Launch, host: Host) -> Setup:
     inputs = host.inputs(run, lambda: prepare(run))
     plan = build_plan(run.train, inputs.splits["train"].rows, record.data_seed(run))
-    rows = inputs.splits.get("eval")
+    outlook = look_ahead(run, inputs.splits, plan, Device.current(run.model.dtype))
+    unknown = f"The memory of this model is not predicted: {outlook}" if isinstance(outlook, str) else None
+    outlook = outlook if isinstance(outlook, Outlook) else None
+    run = outlook.run if outlook else run
+    rows, device = inputs.splits.get("eval"), Device.current(run.model.dtype)
     warning = check_questions(rows.rows, run.evaluation) if rows else None
-    device = Device.current(run.model.dtype)
     facts = inputs.facts() | {"device": device.facts()}
     facts |= {"adapter": origin(run.model.adapter)} if run.model.adapter else {}
     facts |= {"steps": plan.facts()} if plan else {}
-    written = record.build_record(launch, run, facts)
-    return Setup(run, launch.folder, host, inputs, plan, device, written, warning)
+    facts |= {"memory": outlook.facts()} if outlook else {}
+    written, warnings = record.build_record(launch, run, facts), [*filter(None, (warning, unknown))]
+    return Setup(run, launch.folder, host, inputs, plan, device, outlook, written, warnings)
 
 
 def _attempt(setup: Setup, place: Place) -> Result:
@@ -120,7 +128,7 @@ def _attempt(setup: Setup, place: Place) -> Result:
     step = place.checkpoint.step if place.checkpoint else 0
     ledger = Ledger(folder, Metrics(folder, run.tracking.tensorboard, step), Terminal(run.verbosity))
     with keep_log(folder / "train.log", run.verbosity), _followed(setup, ledger), ending(run, ledger):
-        for line in filter(None, (setup.warning, *place.notes)):
+        for line in (*setup.warnings, *place.notes):
             ledger.terminal.say(line, style="yellow")
         with determinism.strict(run.deterministic):
             _train(setup, place, ledger)
@@ -148,9 +156,15 @@ def _followed(setup: Setup, ledger: Ledger) -> Iterator[None]:
 
 
 def _train(setup: Setup, place: Place, ledger: Ledger) -> None:
-    run, device, terminal = setup.run, setup.device, ledger.terminal
+    run, device, outlook, terminal = setup.run, setup.device, setup.outlook, ledger.terminal
+    if outlook:
+        ledger.summary |= {"memory/predicted_gib": round(outlook.prediction.allocated_gib, 3)}
+        if outlook.wont_fit:
+            raise WontFit(outlook.wont_fit)
     trainer, memory = _prepare(setup)
     terminal.header(run, setup.inputs.splits, setup.plan, trainer, device, setup.folder)
+    if outlook:
+        terminal.say(outlook.words())
     if run.model.adapter and (other := other_base(run.model.adapter, location(run.model))):
         terminal.say(f"model.adapter was trained on another base, {other}", style="bold red")
     check_parity(trainer, device)
@@ -166,6 +180,9 @@ def _train(setup: Setup, place: Place, ledger: Ledger) -> None:
         judge.judge_untuned(lambda evaluator: untuned(run, device, lambda: evaluator(trainer.model)))
     try:
         _fit(setup, place, trainer, gauges, ledger)
+        if outlook:
+            seen = outlook.seen(trainer.engine, *gauges.counter.largest)
+            ledger.summary |= {"memory/predicted_seen_gib": round(seen.allocated_gib, 3)}
     except Pruned:
         judge.discard()
         ledger.summary |= {**judge.summary(), "digests": _digests(trainer, gauges, setup.folder)}

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from lorasweep.rules import choice, is_date, is_switch, is_template, number, satisfying, text_or_names
+from lorasweep.rules import choice, is_date, is_memory, is_switch, is_template, number, satisfying, text_or_names
 
 OPTIMIZERS = (
     "adamw_torch", "adamw_torch_fused", "adamw_8bit", "adamw_bnb_8bit", "paged_adamw_32bit", "paged_adamw_8bit",
@@ -228,9 +228,17 @@ class Train:
     that many rows, however many tokens."""
     max_grad_norm: float | None = number(1.0, above=0)
     """Gradients are scaled down to this norm; null: never."""
-    gradient_checkpointing: Any = satisfying("auto", "auto, true or false", is_switch)
+    gradient_checkpointing: Any = satisfying(
+        "auto",
+        "auto, true, false or a whole number of at least 2",
+        lambda value: is_switch(value) or (isinstance(value, int) and value >= 2),
+    )
     """Compute activations again instead of keeping them. auto: on a GPU; saves most of the memory, takes 1.3 to 1.5
-    times as long."""
+    times as long. A number n: in every n-th layer only."""
+    fit: str | None = satisfying(None, "an amount of memory such as 16GiB, or 16GiB@sm75 for another GPU", is_memory)
+    """Choose `batch_size`, `grad_accum`, `gradient_checkpointing` where it is auto, and the precision so that training
+    fits, as fast as it can; a step learns from the same rows. With @sm75 as it would have to be on a GPU of that
+    compute capability (a T4: float16, no varlen attention)."""
     group_by_length: bool = False
     """Batches of similar length: less padding, another order of rows."""
     padding_free: Any = satisfying("auto", "auto, true or false", is_switch)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -81,6 +81,7 @@ class Terminal:
             (memory, f"{summary['memory/start_gib']:.2f} GiB with the base loaded, {summary['memory/peak_gib']:.2f} GiB"
                      f" at the peak ({summary['memory/peak_share']:.1%} of {device.memory_gib:.0f} GiB)"),
             ("training added", f"{summary['memory/added_gib']:.2f} GiB ({summary['memory/added_share']:.1%}): {added}"),
+            *self._predicted(summary),
             ("time", f"{summary['train/seconds']:.1f} s for {summary['steps']} steps"),
             ("speed", f"{summary['tokens/per_second']:,.0f} tokens/s,"
                       f" {summary['tokens/supervised_per_second']:,.0f} supervised"),
@@ -92,6 +93,14 @@ class Terminal:
             rows.insert(0, (words, f"{before}{summary[name]:.3f}"))
         self.console.print()
         self._table("Summary", rows)
+
+    def _predicted(self, summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        if "memory/allocated_gib" in summary and (seen := summary.get("memory/predicted_seen_gib")):
+            allocated = summary["memory/allocated_gib"]
+            yield (
+                "memory allocated",
+                f"{allocated:.2f} GiB at the peak, {seen:.2f} predicted ({seen / allocated - 1:+.1%})",
+            )
 
     def answers(self, before: Scores | None, after: Scores | None, most: int = 8) -> None:
         """Show answers of the untuned and of the tuned model side by side."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -19,12 +20,15 @@ class TokenCounter:
         self._total: Any = 0
         self._supervised: Any = 0
         self._order = torch.tensor(0)
+        self.largest = (0, 0)
+        """Rows and tokens of each, padding included, of the largest pass so far."""
         self._handle = model.register_forward_pre_hook(self._count, with_kwargs=True)
 
     def _count(self, model: torch.nn.Module, args: Any, inputs: dict[str, Any]) -> None:
         if not model.training or "labels" not in inputs:
             return
         mask = inputs.get("attention_mask")
+        self.largest = max(self.largest, tuple(inputs["input_ids"].shape), key=math.prod)
         self._total = self._total + (inputs["input_ids"].numel() if mask is None else mask.sum())
         self._supervised = self._supervised + inputs["labels"][..., 1:].ne(IGNORED).sum()
         mixed = _mixed(inputs["input_ids"], inputs["labels"])
@@ -40,13 +44,14 @@ class TokenCounter:
         return f"{int(self._order) % 2**64:016x}"
 
     def state(self) -> dict[str, Any]:
-        """Return the counts and the hash."""
+        """Return the counts, the hash and the largest pass."""
         total, supervised = self.read()
-        return {"total": total, "supervised": supervised, "order": int(self._order)}
+        return {"total": total, "supervised": supervised, "order": int(self._order), "largest": self.largest}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on counting from there."""
         self._total, self._supervised, self._order = state["total"], state["supervised"], torch.tensor(state["order"])
+        self.largest = tuple(state["largest"])
 
     def remove(self) -> None:
         """Stop counting."""

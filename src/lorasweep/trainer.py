@@ -16,7 +16,7 @@ from lorasweep.compilation import compile_layers
 from lorasweep.data import Split
 from lorasweep.device import Device
 from lorasweep.divergence import StopOnNonFinite
-from lorasweep.engine import Work, choose_engine
+from lorasweep.engine import Work, checkpointed_layers, choose_engine
 from lorasweep.lean_trainer import LeanTrainer
 from lorasweep.model import context_length
 from lorasweep.optim import optimizer_arguments
@@ -91,13 +91,14 @@ def training_arguments(run: Run, total_steps: int, device: Device, folder: Path,
     if schedule["warmup_steps"] + schedule["lr_scheduler_kwargs"].get("num_decay_steps", 0) > total_steps:
         allowed = f"with scheduler.decay no longer than the run, which has {total_steps} steps"
         raise UserError(Problem("scheduler.warmup", run.scheduler.warmup, allowed))
-    checkpointing = device.is_gpu if train.gradient_checkpointing == "auto" else train.gradient_checkpointing
+    every = checkpointed_layers(run, device)
     return SFTConfig(
         output_dir=str(folder),
         **_batch_arguments(run, flat),
         max_steps=total_steps,
         max_grad_norm=train.max_grad_norm or 0.0,
-        activation_checkpointing=checkpointing,
+        activation_checkpointing=every > 0,
+        activation_checkpointing_kwargs={"every_n_layers": every} if every > 1 else None,
         eval_packing=False,
         # Rows come tokenised, masked, cut and packed; TRL only collates them.
         max_length=None,

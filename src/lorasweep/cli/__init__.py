@@ -21,7 +21,7 @@ app = typer.Typer(
 )
 
 # In the order of the help
-RUNS = (runs.preview, runs.evaluate, runs.chat, runs.merge, runs.push, runs.lm_eval, reproduce)
+RUNS = (runs.preview, runs.memory, runs.evaluate, runs.chat, runs.merge, runs.push, runs.lm_eval, reproduce)
 STUDIES = (studies.plan, studies.add, studies.stop, studies.confirm, studies.promote)
 LOOKING = (looking.ls, looking.show, looking.compare, report)
 for command in (*RUNS, *STUDIES, *LOOKING):

@@ -37,6 +37,29 @@ def preview(
     previews.show(shown, ["lorasweep", "preview", *places, *(overrides or [])], html, as_json)
 
 
+def memory(
+    overrides: Overrides = None,
+    length: Annotated[
+        int | None, typer.Option(min=2, metavar="TOKENS", help="Of the longest row; default: data.max_length.")
+    ] = None,
+    config_dir: ConfigDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Predict the memory of a run, part by part, from the config of its model: no weights, no data, no GPU needed."""
+    from lorasweep import compose
+
+    places = [f"--config-dir={config_dir}"] if config_dir else []
+    compose.register()
+    config = compose.checked_run(CHECKOUT / "conf", compose.CommandLine.of([*places, *(overrides or [])]))
+    from lorasweep.library_logs import quiet_libraries
+    from lorasweep.memory.console import show
+    from lorasweep.memory.outlook import look_at_length
+
+    quiet_libraries()
+    _silence_warnings()
+    show(look_at_length(config, length or config.data.max_length), as_json)
+
+
 def evaluate(
     run: RunFolder,
     overrides: Overrides = None,
@@ -155,6 +178,10 @@ def _check_inputs(run: Run) -> None:
     """Check model, tokenizer and data; what libraries log from now on has no log to go to, and is not for the user."""
     from lorasweep.preflight import check_inputs
 
+    _silence_warnings()
+    check_inputs(run)
+
+
+def _silence_warnings() -> None:
     logging.getLogger().addHandler(logging.NullHandler())
     logging.captureWarnings(True)
-    check_inputs(run)

@@ -44,7 +44,7 @@ LOADED = (".safetensors", ".bin", ".json", ".py")
 """Files of a model folder that make a model, besides those of its tokenizer."""
 MEANS = (
     "deterministic", "model.attention", "train.gradient_checkpointing", "train.padding_free", "train.compile",
-    "train.lean", "train.loader_workers", "train.log_every", "evaluation.batch_size",
+    "train.lean", "train.fit", "train.loader_workers", "train.log_every", "evaluation.batch_size",
 )  # fmt: skip
 """Options that change how the same is computed."""
 LOCATED = {
