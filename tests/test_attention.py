@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import PreTrainedModel
 
 from lorasweep import attention
 from lorasweep.attention import Layout, choose_layout, for_padded_rows, why_not_varlen
@@ -72,12 +73,17 @@ def test_the_gate_sees_a_kernel_that_does_not_keep_rows_apart(
         check_parity(trainer, CPU)
 
 
-def chosen(*overrides: str, device: Device = GPU) -> Layout:
-    run = tiny(*overrides)
-    return choose_layout(run, build_model(run.model, None, CPU), device)
+@pytest.fixture(scope="module")
+def plain() -> PreTrainedModel:
+    return build_model(tiny().model, None, CPU)
 
 
-def test_auto_takes_varlen_where_it_can_be_had_and_pads_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_takes_varlen_where_it_can_be_had_and_pads_elsewhere(
+    plain: PreTrainedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def chosen(*overrides: str, device: Device = GPU) -> Layout:
+        return choose_layout(tiny(*overrides), plain, device)
+
     assert chosen(device=CPU) == Layout("sdpa", False)
     assert chosen("data.packing=true", device=CPU) == Layout("sdpa", True)
     assert chosen("train.padding_free=true", device=CPU) == Layout("sdpa", True)
@@ -88,6 +94,9 @@ def test_auto_takes_varlen_where_it_can_be_had_and_pads_elsewhere(monkeypatch: p
         assert chosen("train.padding_free=false") == Layout("sdpa", False)
         assert chosen("train.padding_free=false", "data.packing=true") == Layout(wanted, True)
         assert chosen("model.attention=eager") == Layout("eager", False)
+        assert chosen("deterministic=true") == Layout("sdpa", False)
+        assert chosen("deterministic=true", "data.packing=true") == Layout("sdpa", True)
+        assert chosen("deterministic=true", "model.attention=varlen") == Layout("varlen", True)
     assert chosen(device=Device("cuda", "", 80.0, torch.float32)) == Layout("sdpa", False)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (8, 6))
     monkeypatch.setattr(attention, "KNOWN", {})

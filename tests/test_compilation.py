@@ -166,6 +166,8 @@ def test_auto_compiles_where_it_saves_more_than_it_takes(monkeypatch: pytest.Mon
     assert compiled(10**9, "train.compile=false") == (False, "")
     assert compiled(1, "train.compile=true", device=CPU) == (True, "")
     assert compiled(10**9, "train.padding_free=false") == (False, "rows are padded")
+    assert compiled(10**9, "deterministic=true") == (False, "deterministic=true")
+    assert compiled(1, "deterministic=true", "train.compile=true") == (True, "")
     alone = "auto leaves int8, DoRA and experts alone"
     assert compiled(10**9, "quant=int8") == compiled(10**9, "lora=dora") == (False, alone)
     model.config.num_hidden_layers, model.config.hidden_size = 32, 4096  # a Llama-2-7B

@@ -12,6 +12,7 @@ import torch
 
 from lorasweep import determinism
 from lorasweep.data import file_hash
+from lorasweep.doubts import config_doubts
 from lorasweep.host import Host
 from lorasweep.record import Launch
 from lorasweep.rules import UserError
@@ -72,6 +73,13 @@ def test_what_has_no_kernel_that_repeats_itself_is_named(tmp_path: Path) -> None
     assert caught.value.problems[0].key == "deterministic"
     assert not torch.are_deterministic_algorithms_enabled()
     assert train(tiny(*RUN, "deterministic=false"), Launch(tmp_path / "free", []), Careless()).state == "complete"
+
+
+def test_what_is_not_promised_is_said() -> None:
+    given = ("train.compile=true", "model.attention=varlen")
+    assert [line.partition(":")[0] for line in config_doubts(tiny(*given, "deterministic=true"))] == [*given]
+    assert not [*config_doubts(tiny(*given))]
+    assert not [*config_doubts(tiny("train.compile=auto", "deterministic=true"))]
 
 
 def test_other_errors_stay_what_they_are() -> None:

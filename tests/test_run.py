@@ -34,14 +34,14 @@ def summary_of(folder: Path) -> dict[str, object]:
 def test_a_finished_folder_holds_what_reproduces_the_run_and_what_came_of_it(launched: Callable[..., Path]) -> None:
     run = tiny("train.max_steps=2", "evaluation.generate=2", "tracking.tensorboard=true")
     folder = launched(run)
-    assert {path.name for path in folder.iterdir()} == {
+    assert {path.name for path in folder.iterdir()} - {"code.patch"} == {  # there where this checkout has changes
         "adapter", "run.yaml", "record.json", "metrics.jsonl", "evaluation.jsonl", "summary.json", "train.log", "tensorboard",
         "experiment", "model", "quant", "lora", "optim", "scheduler", "data", ".lock",
     }  # fmt: skip
     record, summary = json.loads((folder / "record.json").read_text()), summary_of(folder)
     assert yaml.safe_load((folder / "run.yaml").read_text())["lora"]["r"] == run.lora.r
     assert record["packages"]["torch"] == torch.__version__
-    assert record["seeds"] == {"seed": 42, "data_seed": 42, "split_seed": 0}
+    assert {"seed": 42, "data_seed": 42, "split_seed": 0}.items() <= record["seeds"].items()
     assert (record["data"]["splits"]["train"]["kept"], record["data"]["splits"]["eval"]["kept"]) == (19, 5)
     assert len(record["data"]["splits"]["eval"]["sha256"]) == 64
     assert len(record["model"]["sha256"]["model.safetensors"]) == 64

@@ -37,11 +37,12 @@ class Layout:
 def choose_layout(run: Run, model: PreTrainedModel, device: Device) -> Layout:
     """Return the layout a run trains in; auto takes rows end to end where each can attend to itself alone for free.
 
-    Under sdpa a batch laid end to end takes a mask of its length squared, which is why it is padded there.
+    Under sdpa a batch laid end to end takes a mask of its length squared, which is why it is padded there. Nobody
+    promises that other kernels give the same bits twice.
     """
     attention, padding_free, packing = run.model.attention, run.train.padding_free, run.data.packing
     if attention == "auto":
-        attention = _best(model, device) if packing or padding_free else "sdpa"
+        attention = _best(model, device) if (packing or padding_free) and not run.deterministic else "sdpa"
     isolates = attention == VARLEN or attention.startswith("flash")
     return Layout(attention, packing or (isolates if padding_free == "auto" else padding_free))
 

@@ -8,8 +8,12 @@ from lorasweep.schema import Run
 
 
 def config_doubts(run: Run) -> Iterator[str]:
-    """Yield what of a config has no effect."""
+    """Yield what of a config has no effect, or is not promised."""
     scheduler = run.scheduler
+    for key, value in (("train.compile", run.train.compile), ("model.attention", run.model.attention)):
+        if run.deterministic and value in (True, "varlen"):
+            option = f"{key}={str(value).lower()}"
+            yield f"{option}: on a GPU deterministic=true does not promise the same bits with it, with auto it does"
     if scheduler.name == "constant" and scheduler.warmup:
         yield f"scheduler.warmup={scheduler.warmup:g} has no effect: constant has none, constant_with_warmup has"
 

@@ -69,6 +69,8 @@ def saved_seconds(model: PreTrainedModel, work: Work) -> float:
 
 
 def _why_not_compiled(run: Run, model: PreTrainedModel, layout: Layout, work: Work) -> str:
+    if run.deterministic:
+        return "deterministic=true"
     if not layout.flat:
         return "rows are padded"
     text = model.config.get_text_config()
