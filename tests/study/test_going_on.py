@@ -25,7 +25,7 @@ from tests.study.sessions import run, trials_of, until
 from tests.study.stopping import TOPPLED
 
 STUDY = (
-    "-m", "study=going", "lora.r=4,8,16", "model=tiny", "data.limit=24", "train.max_steps=4", "evaluation.times=4",
+    "-m", "study=going", "lora.r=8,16,4", "model=tiny", "data.limit=24", "train.max_steps=4", "evaluation.times=4",
     "evaluation.generate=0", "lora.dropout=0.1", "tracking.wandb=disabled", "verbosity=quiet", "hydra.sweeper.slots=1",
     "hydra.sweeper.keep_adapters=null",
 )  # fmt: skip
@@ -64,7 +64,7 @@ def folder_of(study: Path, trial: Trial) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("overrides", [(), ("hydra.sweeper.pruner=median", "hydra.sweeper.prune_after=0.4")])
+@pytest.mark.parametrize("overrides", [(), ("hydra.sweeper.pruner=asha", "hydra.sweeper.prune_after=0.7")])
 def test_trials_whose_worker_is_killed_end_as_if_it_had_not_been(overrides: tuple[str, ...], tmp_path: Path) -> None:
     given = (*overrides, "train.save_every=1")
     assert session(tmp_path / "killed", "tests.study.stopping:Killed", *given) is None
