@@ -99,6 +99,8 @@ REFUSED = [
     ("space=rank hydra.sweeper.pruner=median evaluation.times=1", "evaluation.times", "at least 2"),
     ("strategy=pareto space=rank hydra.sweeper.pruner=asha evaluation.times=3", "hydra.sweeper.pruner", "several objectives"),
     ("strategy=asha space=rank hydra.sweeper.objectives=[eval/exact_match]", "hydra.sweeper.pruner", "evaluation.objective"),
+    ("space=rank hydra.sweeper.objectives=[eval/lss]", "hydra.sweeper.objectives", "did you mean 'eval/loss'?"),
+    ("space=rank hydra.sweeper.objectives=[eval/rougeL]", "hydra.sweeper.objectives", "numbers of a run's summary"),
     ("space=rank 'hydra.sweeper.enqueue=[3]'", "hydra.sweeper.enqueue", "a list of points"),
     ("space=rank 'hydra.sweeper.enqueue=[{lora.rr: 8}]'", "lora.rr", "did you mean 'r'?"),
     ("space=rank 'hydra.sweeper.enqueue=[{lora.r: 8}, {lora.r: many}]'", "lora.r", "a whole number"),

@@ -11,11 +11,13 @@ from rich.console import Console
 
 from lorasweep import compose
 from lorasweep.compose.checked import initialised
-from lorasweep.confirm import _chosen, confirm
+from lorasweep.confirm import _candidates, _chosen, confirm
 from lorasweep.confirm.comparison import Candidate, Comparison, Confirmation, verdict
 from lorasweep.confirm.console import show
 from lorasweep.rules import UserError
+from lorasweep.study.outcomes import State
 from lorasweep.study.session import run_session
+from lorasweep.study.trial import Trial
 from lorasweep.study.view import Lines
 from tests.conftest import ROOT
 from tests.study.trials import defined, ended, kept, trained
@@ -167,6 +169,23 @@ def test_a_winner_wins_only_outside_the_noise(
     comparisons = [Comparison(5, over_seeds, over_rows)]
     result = Confirmation("s", "loss", [1, 2], [candidate(3, 1.0), candidate(5, 1.1)], comparisons, None)
     assert words in verdict(result)
+
+
+def test_a_trial_that_fails_with_another_seed_is_left_out_and_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "s" / "confirm"
+    store = kept(folder)
+    ended(store, {"trial": 1, "train.seed": 43}, State.DIVERGED)
+    ended(store, {"trial": 2, "train.seed": 43}, 1.5)
+    store.close()
+    chosen = [Trial(number, State.COMPLETE, {}, "", "sampled", [1.0]) for number in (1, 2)]
+    with pytest.raises(UserError, match="seed 43 is diverged"):
+        _candidates(folder, chosen[:1], [43])
+    (found,), left_out = _candidates(folder, chosen, [43])
+    assert (found.trial, found.values) == (2, [1.5])
+    show(Confirmation("s", "loss", [43], [found], [], None, left_out))
+    assert "trial 1 is left out: seed 43 is diverged" in capsys.readouterr().out
 
 
 def test_a_look_at_the_test_rows_says_whose_it_was(capsys: pytest.CaptureFixture[str]) -> None:

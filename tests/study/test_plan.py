@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from lorasweep.cli import app
 from lorasweep.rules import UserError
@@ -52,6 +53,15 @@ def test_the_plan_shows_space_points_and_doubts(place: Path, capsys: pytest.Capt
     assert "refused: lora.init=orthogonal lora.r=7" in shown
     assert "optim.lr does not vary" in shown
     assert "--time trains a few steps" in shown
+    assert nothing_is_left(place)
+
+
+def test_the_plan_prints_a_composed_config_whole(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    overrides = ["model=tiny", "lora.r=7,8", "scheduler=linear,cosine", "study=planned"]
+    config = yaml.safe_load(planned(capsys, *overrides, "--config", "3"))
+    assert (config["lora"]["r"], config["scheduler"]["name"], config["study"]) == (8, "cosine", "planned")
+    with pytest.raises(UserError, match="0 to 3"):
+        planned(capsys, *overrides, "--config", "4")
     assert nothing_is_left(place)
 
 

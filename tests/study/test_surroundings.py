@@ -37,6 +37,17 @@ def test_one_controller_at_a_time(tmp_path: Path) -> None:
     assert len(finished(folder, n_trials=3)) == 3
 
 
+def test_of_four_that_start_at_once_one_runs_the_study(tmp_path: Path) -> None:
+    folder = tmp_path / "study"
+    sessions = [launch(folder, n_trials=3, slots=1, seconds=0.2) for _ in range(4)]
+    ends = [(session.communicate(timeout=180)[0], session.returncode) for session in sessions]
+    assert sorted({code for _, code in ends}) in ([0, 2], [0]), ends  # 0 too where one begins when another is done
+    assert all("lorasweep stop" in text and "Traceback" not in text for text, code in ends if code)
+    assert [trial.state for trial in trials_of(folder)] == [State.COMPLETE] * 3
+    trained = (folder / "trained.txt").read_text().splitlines()
+    assert sorted(line.split()[0] for line in trained) == ["0", "1", "2"]
+
+
 def test_a_shared_database_has_one_study_of_a_name(tmp_path: Path) -> None:
     here, there = tmp_path / "here" / "study", tmp_path / "there" / "study"
     url = f"sqlite:///{tmp_path}/all.db"

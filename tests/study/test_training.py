@@ -13,6 +13,8 @@ import pytest
 import yaml
 
 from lorasweep.data import file_hash
+from lorasweep.results import read_results
+from lorasweep.study import objectives
 from tests.conftest import command
 from tests.study.conftest import STUDY
 
@@ -64,6 +66,13 @@ def test_the_study_opens_in_optuna_with_its_parameters_and_values(real_study: Pa
     assert [trial.value for trial in study.trials] == objectives
     assert [len(trial.intermediate_values) for trial in study.trials] == [2, 2, 2, 2]
     assert len({tuple(trial.intermediate_values) for trial in study.trials}) == 1, "reports after the same tokens"
+
+
+def test_what_can_be_optimised_is_what_a_summary_has(real_study: Path) -> None:
+    (folder, *_) = trials_in(real_study)
+    summary = json.loads((folder / "summary.json").read_text())
+    measured = {name for name, value in summary.items() if isinstance(value, int | float)} - {"seconds"}
+    assert {*objectives.numbers(read_results(folder).run)} - {*objectives.ON_GPU} == measured
 
 
 @pytest.mark.slow

@@ -58,6 +58,8 @@ class Toy:
                 raise
             if step == 2 and fault:
                 happen(fault, job.folder)
+            if step == 2 and fault in LONG:
+                LONG[fault](reporter, study["long"])
             if step == 2 and fault == "diverged":
                 return Outcome(State.DIVERGED, facts={"objective": float("inf")}, reason="the loss is inf")
             value = study["sign"] * curve(run["x"], run["y"], step)
@@ -95,6 +97,20 @@ def start_children() -> None:
         time.sleep(3600)
 
 
+def evaluate(reporter: Reporter, seconds: float) -> None:
+    """Ask before every batch of a long evaluation."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and not reporter.stopping():
+        time.sleep(0.05)
+
+
+def load(reporter: Reporter, seconds: float) -> None:
+    """Wait for what says nothing."""
+    with reporter.at_work():
+        time.sleep(seconds)
+
+
+LONG = {"long evaluation": evaluate, "long load": load}
 ERRORS = {
     "exception": RuntimeError("something is broken"),
     "sys.exit": SystemExit(0),
@@ -130,7 +146,7 @@ def toy(
             run["x"] = float(run["x"])  # as the schema does
         run["study"] = {
             "faults": {str(number): fault for number, fault in (faults or {}).items()},
-            **{"seconds": seconds, "fault": None, "rows": "abc", "sign": 1, "bytes": 0},
+            **{"seconds": seconds, "fault": None, "rows": "abc", "sign": 1, "bytes": 0, "long": 0},
             **{"steps": STEPS, "rows_of": [1.0] * STEPS, **(study or {})},
         }
         overrides = [f"{key}={value}" for key, value in point.items()]

@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from lorasweep.study.outcomes import State
+from lorasweep.study.session import LOCK
 from lorasweep.study.trial import Trial
+from lorasweep.tracking.study_run import BEST, _plots, find, summary_of
 from lorasweep.tracking.subject import study_identity
-from tests.study.sessions import processes_of, trials_of, until
+from tests.study.sessions import finished, processes_of, trials_of, until
 from tests.tracking.offline import Written, written
 from tests.tracking.recording import session
 
@@ -24,6 +26,9 @@ KILLED_TWICE = 3
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A study of twelve trials, one of every fault among them, and bad ones ended early."""
     folder = tmp_path_factory.mktemp("studies") / "first"
+    folder.mkdir()
+    for name in (LOCK, BEST):  # as an earlier session leaves them
+        (folder / name).touch()
     os.environ["TOY"] = str(folder)
     os.environ["WANDB_API_KEY"] = "a0secret" * 5
     text = session(
@@ -129,6 +134,15 @@ def test_the_study_as_a_whole_has_leaderboard_and_best_values(
     assert run.summary["leaderboard.nrows"] == 12
     plots = {name.partition("_table.")[0] for name in run.history[-1] if "_table." in name}
     assert {"history", "slice/x", "slice/y"} <= plots
+    assert run.artifacts == ["first-best"]
+
+
+def test_what_made_the_difference_is_told_once_there_are_enough_trials(tmp_path: Path) -> None:
+    finished(tmp_path / "study", n_trials=16)
+    findings = find(tmp_path / "study", None)
+    summary = summary_of(findings)
+    assert sum(summary[f"importance/objective/{key}"] for key in ("x", "y")) == pytest.approx(1)
+    assert "importance/objective" in _plots(findings)
 
 
 def test_no_key_reaches_a_file(study: Path) -> None:

@@ -20,6 +20,7 @@ def plan(
     overrides: Overrides = None,
     points: Annotated[int, typer.Option(min=0, help="How many of the first points to show.")] = 8,
     timed: Annotated[bool, typer.Option("--time", help="Train a few steps to say how long it would take.")] = False,
+    config: Annotated[int | None, typer.Option(metavar="N", min=0, help="Print the whole config of point N.")] = None,
     config_dir: ConfigDir = None,
 ) -> None:
     """Show what a study would try and what it would refuse, before anything is trained."""
@@ -32,6 +33,9 @@ def plan(
     from lorasweep.study import estimate
     from lorasweep.study import plan as plans
 
+    if config is not None:
+        typer.echo(plans.config_of(definition, run, config))
+        return
     found = plans.plan(definition, run, points)
     plans.show(found)
     estimate.show(definition, run, found.remaining, found.finished, timed)

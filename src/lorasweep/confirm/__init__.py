@@ -10,6 +10,7 @@ from statistics import fmean
 from typing import Any
 
 from lorasweep.confirm.comparison import Candidate, Comparison, Confirmation, compare
+from lorasweep.places import short
 from lorasweep.record import write_json
 from lorasweep.results import read_json
 from lorasweep.rules import Problem, UserError
@@ -50,11 +51,11 @@ def confirm(study: Path, top: int, seeds: int, slots: int | None, storage: str |
     if reason:
         raise UserError(Problem("confirm", study.name, f"the end of every trial; {reason}. The same command goes on"))
     judged = definition.objective_names()[0]
-    candidates = _candidates(definition, chosen, new_seeds)
+    candidates, left_out = _candidates(definition.folder, chosen, new_seeds)
     candidates.sort(key=lambda candidate: candidate.mean, reverse=directions[0] == "maximize")
     comparisons = [compare(candidates[0], other, by_loss=judged in LOSS) for other in candidates[1:]]
     test = _scored_once(definition.folder, candidates)
-    result = Confirmation(study.name, judged, new_seeds, candidates, comparisons, test)
+    result = Confirmation(study.name, judged, new_seeds, candidates, comparisons, test, left_out)
     write_json(definition.folder / RESULT, json.loads(json.dumps(asdict(result), default=str).replace("NaN", "null")))
     return result
 
@@ -120,27 +121,37 @@ def _definition(
         direction=directions,
         slots=slots,
         keep_adapters=None,
+        max_failures=None,
     )
     return Definition(name, study.absolute() / FOLDER, settings, Space(()), compose)
 
 
-def _candidates(definition: Definition, chosen: Sequence[Trial], seeds: Sequence[int]) -> list[Candidate]:
-    store = open_store(definition.folder, None)
+def _candidates(confirmation: Path, chosen: Sequence[Trial], seeds: Sequence[int]) -> tuple[list[Candidate], list[str]]:
+    """Return the trials that were trained with every seed, and of the others why they were not."""
+    store = open_store(confirmation, None)
     try:
         done = {(trial.point["trial"], trial.point["train.seed"]): trial for trial in store.trials()}
     finally:
         store.close()
-    found = []
+    found, left_out = [], []
     for trial in chosen:
         runs = [done[trial.number, seed] for seed in seeds]
-        for run in runs:
-            if run.state is not State.COMPLETE:
-                words = f"complete trials with every seed; {trial_folder(definition.folder, run.number)} is {run.state}"
-                raise UserError(Problem("confirm", f"trial {trial.number}", words))
-        folders = [trial_folder(definition.folder, run.number) for run in runs]
+        folders = [trial_folder(confirmation, run.number) for run in runs]
+        failed = [
+            f"seed {seed} is {run.state}, in {short(folder)}"
+            for seed, run, folder in zip(seeds, runs, folders, strict=True)
+            if run.state is not State.COMPLETE
+        ]
+        if failed:
+            left_out.append(f"trial {trial.number} is left out: {'; '.join(failed)}")
+            continue
         values = [run.value for run in runs if run.value is not None]
         found.append(Candidate(trial.number, trial.kind == "baseline", trial.value or 0.0, folders, values))
-    return found
+    if not found:
+        raise UserError(
+            Problem("confirm", confirmation.parent.name, f"a trial that trains with every seed; {left_out[0]}")
+        )
+    return found, left_out
 
 
 def _scored_once(folder: Path, candidates: Sequence[Candidate]) -> dict[str, Any] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -67,6 +67,8 @@ class Confirmation:
     comparisons: list[Comparison]
     test: dict[str, Any] | None
     """Scores on the rows that no choice has seen; None where the study held none out."""
+    left_out: list[str] = field(default_factory=list)
+    """Trials that did not come to their end with every seed, and why."""
 
 
 def compare(winner: Candidate, other: Candidate, by_loss: bool) -> Comparison:

@@ -47,6 +47,8 @@ def show(result: Confirmation) -> None:
             _range(versus.over_rows if versus else None),
         )  # fmt: skip
     console.print(table)
+    for line in result.left_out:
+        console.print(Text(line, style="red"))
     console.print(Text(verdict(result), style="bold"))
     _show_test(console, result.test, result.candidates[0].trial)
 

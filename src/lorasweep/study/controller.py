@@ -31,8 +31,8 @@ from lorasweep.study.view import View
 from lorasweep.study.worker import Outcome
 
 SECONDS_BETWEEN_LOOKS = 0.25
-SECONDS_TO_STOP = 60.0
-"""For a step, and for writing a checkpoint."""
+SECONDS_TO_STOP = 600.0
+"""Without a sign of life, for a step and for writing a checkpoint; who cannot wait says so once more."""
 SECONDS_TO_DIE = 5.0
 STARTS_IN_A_ROW = 3
 MOST_ROUNDED = 0.6

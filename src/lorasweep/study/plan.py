@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import yaml
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lorasweep.rules import UserError
+from lorasweep.rules import Problem, UserError
 from lorasweep.schema import Run
 from lorasweep.study import comparability
 from lorasweep.study.definition import Definition
@@ -77,6 +78,15 @@ def plan(definition: Definition, run: Run, most: int) -> Plan:
     shown = [*itertools.islice((item for item in points if not item.refused), most), *refused[:most]]
     notes = list(comparability.notes(definition.space, run))
     return Plan(definition, shown, size, distinct, notes, finished)
+
+
+def config_of(definition: Definition, run: Run, number: int) -> str:
+    """Return the composed config of a point that would be tried, as YAML."""
+    points = [item.point for item in plan(definition, run, number + 1).points if not item.refused]
+    if number >= len(points):
+        raise UserError(Problem("--config", number, f"the number of a point: 0 to {len(points) - 1}"))
+    composed = definition.compose(points[number])
+    return f"# {words(points[number])}\n" + yaml.safe_dump(composed.run, sort_keys=False, allow_unicode=True)
 
 
 def _first_points(definition: Definition, store: Store, most: int) -> list[Planned]:

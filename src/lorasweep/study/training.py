@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import asdict
 from typing import Any
 
+from transformers import PreTrainedModel
+
+from lorasweep.device import Device
 from lorasweep.ending import Result
 from lorasweep.host import Interrupted
-from lorasweep.inputs import prepare
+from lorasweep.inputs import Inputs, prepare
 from lorasweep.library_logs import quiet_libraries
 from lorasweep.places import is_run
 from lorasweep.preflight import check_inputs
@@ -18,7 +22,6 @@ from lorasweep.rules import Problem, UserError, build
 from lorasweep.run import train
 from lorasweep.schema import Run
 from lorasweep.steps import build_plan
-from lorasweep.study import worker
 from lorasweep.study.channel import Message
 from lorasweep.study.outcomes import State
 from lorasweep.study.worker import Job, Outcome, Reporter
@@ -35,27 +38,38 @@ STATES = {
 class Warm(Resident):
     """Surroundings of a run that pass on how it goes."""
 
-    reporter: Reporter
+    reporter: Reporter | None = None
     last = (0, 1)
     """The last step and their number."""
+
+    def inputs(self, run: Run, prepare: Callable[[], Inputs]) -> Inputs:
+        """Return tokenizer and data; rows by the million take their time."""
+        with self._at_work():
+            return super().inputs(run, prepare)
+
+    def base(self, run: Run, device: Device, load: Callable[[], PreTrainedModel]) -> PreTrainedModel:
+        """Return the base, which may have to be fetched first."""
+        with self._at_work():
+            return super().base(run, device, load)
 
     def progress(self, step: int, total: int) -> None:
         """Tell that a step is done; a run that is to stop does so by itself, once it has a checkpoint."""
         self.last = step, total
-        with suppress(worker.Interrupted):
-            self.reporter.progress(step, total)
+        if self.reporter:
+            with suppress(Interrupted):
+                self.reporter.progress(step, total)
 
     def stopping(self) -> bool:
         """Tell whether the controller wants the trial to stop."""
-        return self.reporter.stopping()
+        return self.reporter is not None and self.reporter.stopping()
 
     def report(self, step: int, tokens: int, value: float) -> bool:
         """Tell the objective; returns whether to go on."""
         _, total = self.last
-        try:
-            return self.reporter.report(step, tokens, value, round(tokens * total / step))
-        except worker.Interrupted:
-            raise Interrupted("stopped") from None
+        return self.reporter is None or self.reporter.report(step, tokens, value, round(tokens * total / step))
+
+    def _at_work(self) -> AbstractContextManager[None]:
+        return self.reporter.at_work() if self.reporter else nullcontext()
 
 
 class Training:

@@ -20,11 +20,13 @@ import sys
 import threading
 import time
 import traceback
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from lorasweep.host import Interrupted
 from lorasweep.record import write_json
 from lorasweep.rules import UserError
 from lorasweep.study.channel import Channel, Message
@@ -33,11 +35,8 @@ from lorasweep.study.outcomes import State
 OUTCOME = "outcome.json"
 JOB = ("number", "run", "overrides", "varied", "objectives", "choices", "lineage")
 SECONDS_BETWEEN_STEPS_TOLD = 0.2
+SECONDS_BETWEEN_SIGNS = 1.0
 PR_SET_PDEATHSIG = 1
-
-
-class Interrupted(BaseException):
-    """The controller wants the trial to stop; no library that catches exceptions may catch it."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +93,10 @@ class Reporter(Protocol):
         """Tell that a step is done; raises `Interrupted` if the trial is to stop."""
 
     def stopping(self) -> bool:
-        """Tell whether the trial is to stop."""
+        """Tell whether the trial is to stop; that somebody asks is a sign of life."""
+
+    def at_work(self) -> AbstractContextManager[None]:
+        """Be alive as long as this goes on, which may take long and says nothing."""
 
     def report(self, step: int, tokens: int, value: float, budget: int) -> bool:
         """Tell the objective after so many supervised tokens of a budget; returns whether to go on."""
@@ -127,7 +129,25 @@ class Listener:
 
     def stopping(self) -> bool:
         """Tell whether the controller wants the trial to stop."""
+        self._give_sign()
         return self.stop.is_set()
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Give signs of life from beside."""
+        done = threading.Event()
+
+        def give_signs() -> None:
+            while not done.wait(SECONDS_BETWEEN_SIGNS):
+                self._give_sign()
+
+        beside = threading.Thread(target=give_signs, daemon=True)
+        beside.start()
+        try:
+            yield
+        finally:
+            done.set()
+            beside.join()
 
     def progress(self, step: int, total: int) -> None:
         """Tell that a step is done, not more often than anybody would look."""
@@ -145,9 +165,15 @@ class Listener:
         self._stop_if_told()
         return go_on
 
+    def _give_sign(self) -> None:
+        now = time.monotonic()
+        if now - self._told >= SECONDS_BETWEEN_SIGNS:
+            self._told = now
+            self.channel.send({"event": "alive"})
+
     def _stop_if_told(self) -> None:
-        if self.stopping():
-            raise Interrupted
+        if self.stop.is_set():
+            raise Interrupted("stopped")
 
     def _listen(self) -> None:
         for message in self.channel.messages():
@@ -282,5 +308,5 @@ def _die_with_parent(parent: int) -> None:
 
 
 if __name__ == "__main__":
-    # the module that objectives import, not a second one of the same file with an `Interrupted` of its own
+    # the module that objectives import, not a second one of the same file
     importlib.import_module("lorasweep.study.worker").main()
