@@ -74,11 +74,11 @@ def child(folder: Path, overrides: list[str], is_killed: bool) -> None:
 
     from lorasweep import checkpointing, training_state
     from lorasweep.host import Host
+    from lorasweep.lean_trainer import LeanTrainer
     from lorasweep.record import Launch
     from lorasweep.run import train
-    from lorasweep.watched_trainer import WatchedTrainer
 
-    loss, whole, save = WatchedTrainer.compute_loss, WatchedTrainer.train, checkpointing.Checkpointer.save
+    loss, whole, save = LeanTrainer.compute_loss, LeanTrainer.train, checkpointing.Checkpointer.save
     facts: dict[str, Any] = {"save_s": [], "stamps": []}
     passes: Counter[int] = Counter()
 
@@ -109,7 +109,7 @@ def child(folder: Path, overrides: list[str], is_killed: bool) -> None:
         facts["save_s"].append(round(time.perf_counter() - start, 3))
         return done
 
-    WatchedTrainer.compute_loss, WatchedTrainer.train = deadly, watched
+    LeanTrainer.compute_loss, LeanTrainer.train = deadly, watched  # type: ignore[method-assign]
     checkpointing.Checkpointer.save = timed  # type: ignore[method-assign]
     result = train(run, Launch(folder, []), Watching())
     assert result.state == "complete", f"ended as {result.state}: {result.error}"

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from lorasweep.divergence import check_norm
+from lorasweep.engine import Engine
 from lorasweep.watched_trainer import WatchedTrainer
 
 TOKEN_METRICS = ("entropy", "mean_token_accuracy")
@@ -21,6 +22,7 @@ class LeanTrainer(WatchedTrainer):
     The adapter's parameters are listed once instead. What is logged of a step is fetched in one piece.
     """
 
+    engine: Engine
     lean = True
     """False: TRL's own way, throughout."""
     scales_loss = False

@@ -25,6 +25,7 @@ from lorasweep.host import ALONE, Host, Interrupted
 from lorasweep.input_files import location
 from lorasweep.inputs import Inputs, prepare
 from lorasweep.judge import Judge, Pruned
+from lorasweep.lean_trainer import LeanTrainer
 from lorasweep.library_logs import keep_log
 from lorasweep.memory.fit import WontFit
 from lorasweep.memory.outlook import Outlook, look_ahead
@@ -43,7 +44,6 @@ from lorasweep.tracking.follower import Follower
 from lorasweep.tracking.subject import run_subject
 from lorasweep.trainer import build_trainer
 from lorasweep.training_metrics import TrainingMetrics
-from lorasweep.watched_trainer import WatchedTrainer
 
 
 @dataclass(frozen=True)
@@ -196,7 +196,7 @@ def _train(setup: Setup, place: Place, ledger: Ledger) -> None:
     terminal.summary(ledger.summary, device, setup.folder)
 
 
-def _prepare(setup: Setup) -> tuple[WatchedTrainer, PeakMemory]:
+def _prepare(setup: Setup) -> tuple[LeanTrainer, PeakMemory]:
     """Take the base, add the adapter, build the trainer; memory counts from the loaded base on."""
     run, device, inputs = setup.run, setup.device, setup.inputs
     model = setup.host.base(run, device, lambda: _load(run, device))
@@ -221,7 +221,7 @@ def _adapted(run: Run, model: PreTrainedModel) -> PeftModel:
     return lora.load_adapter(model, place, trainable=True, dropout=run.lora.dropout, seed=run.train.seed)
 
 
-def _watch(setup: Setup, place: Place, trainer: WatchedTrainer, memory: PeakMemory, ledger: Ledger) -> Gauges:
+def _watch(setup: Setup, place: Place, trainer: LeanTrainer, memory: PeakMemory, ledger: Ledger) -> Gauges:
     """Put in place all that happens besides training; what remembers something gets that back from a checkpoint."""
     run, host, counter = setup.run, setup.host, TokenCounter(trainer.model)
     judge = _judge(setup, trainer, counter, ledger)
@@ -241,7 +241,7 @@ def _watch(setup: Setup, place: Place, trainer: WatchedTrainer, memory: PeakMemo
     return Gauges(judge, counter, memory, metrics, bar)
 
 
-def _judge(setup: Setup, trainer: WatchedTrainer, counter: TokenCounter, ledger: Ledger) -> Judge:
+def _judge(setup: Setup, trainer: LeanTrainer, counter: TokenCounter, ledger: Ledger) -> Judge:
     run, host, rows = setup.run, setup.host, setup.inputs.splits.get("eval")
 
     def stop_if_asked() -> None:
@@ -258,7 +258,7 @@ def _judge(setup: Setup, trainer: WatchedTrainer, counter: TokenCounter, ledger:
     return Judge(evaluator, run.evaluation, patience, steps, ledger.metrics, ledger.folder, report)
 
 
-def _fit(setup: Setup, place: Place, trainer: WatchedTrainer, gauges: Gauges, ledger: Ledger) -> None:
+def _fit(setup: Setup, place: Place, trainer: LeanTrainer, gauges: Gauges, ledger: Ledger) -> None:
     """Train, and enter steps, tokens, time and memory into the summary however that ends."""
     gauges.memory.reset_peak()  # of the evaluation before
     setup.host.training = True
@@ -282,7 +282,7 @@ def _fit(setup: Setup, place: Place, trainer: WatchedTrainer, gauges: Gauges, le
         }
 
 
-def _digests(trainer: WatchedTrainer, gauges: Gauges, folder: Path) -> dict[str, str | None]:
+def _digests(trainer: LeanTrainer, gauges: Gauges, folder: Path) -> dict[str, str | None]:
     kept = adapter_digest(folder / "adapter" / lora.WEIGHTS)
     return {"adapter": kept, "order": gauges.counter.order, **end_digests(trainer)}
 

@@ -22,6 +22,7 @@ from lorasweep import checkpoints, training_state
 from lorasweep.after_step import NothingLeft
 from lorasweep.evaluation import Evaluator
 from lorasweep.host import Host
+from lorasweep.lean_trainer import LeanTrainer
 from lorasweep.record import Launch
 from lorasweep.run import train
 from lorasweep.schema import Run
@@ -33,7 +34,7 @@ PROCESSES.set_forkserver_preload(["tests.resume.children"])
 TIMES = ("seconds", "train/seconds", "evaluation/seconds", "tokens/per_second", "tokens/supervised_per_second")
 """What differs from process to process; memory does too."""
 SITES: dict[str, tuple[Any, str]] = {
-    "forward": (WatchedTrainer, "compute_loss"),
+    "forward": (LeanTrainer, "compute_loss"),
     "optimizer": (accelerate.optimizer.AcceleratedOptimizer, "step"),
     "evaluation": (Evaluator, "_row_losses"),
     "flush": (checkpoints, "_flush"),
