@@ -106,7 +106,7 @@ def test_failures_in_a_row_end_the_study(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("fault", ["long evaluation", "long load"])
 def test_what_takes_long_and_is_at_work_does_not_hang(fault: str, tmp_path: Path) -> None:
-    options = {"n_trials": 2, "slots": 1, "hang_timeout": 2.5, "study": {"long": 5.0}}
+    options = {"n_trials": 2, "slots": 1, "hang_timeout": 6.0, "study": {"long": 9.0}}
     trials = finished(tmp_path / "study", faults={1: fault}, **options)
     assert [trial.state for trial in trials] == [State.COMPLETE] * 2
     planted = finished(tmp_path / "planted", faults={1: "hang"}, **options)

@@ -34,6 +34,8 @@ SECONDS_BETWEEN_LOOKS = 0.25
 SECONDS_TO_STOP = 600.0
 """Without a sign of life, for a step and for writing a checkpoint; who cannot wait says so once more."""
 SECONDS_TO_DIE = 5.0
+SECONDS_TO_START = 300.0
+"""For importing what trains, which says nothing meanwhile; from a cold or shared disk."""
 STARTS_IN_A_ROW = 3
 MOST_ROUNDED = 0.6
 """Steps by which an evaluation may come before the share of the run it is for: half of one, and the noise."""
@@ -266,7 +268,7 @@ class Controller:
                 slot.dump_stacks()
                 self._end(running, State.HUNG, f"gave no sign of life for {silence:g} s; log.txt shows where it is")
         for slot in self.slots:
-            if silence and slot.process and not slot.ready and now - slot.heard > silence:
+            if silence and slot.process and not slot.ready and now - slot.heard > max(silence, SECONDS_TO_START):
                 slot.dump_stacks()
                 self._gone(slot)
         if self.settings.timeout and now - self.started > self.settings.timeout:
