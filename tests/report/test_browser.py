@@ -267,6 +267,23 @@ def test_dragging_along_an_axis_filters(browser: Chromium, page: Path) -> None:
     assert 0 < len(shown(browser)) == len(wanted) < TRIALS
 
 
+def test_answers_stand_beside_those_of_the_untuned_model(browser: Chromium, page: Path) -> None:
+    look(browser, page, "#a=0")
+    answers = data_of(page)["answers"]
+    questions = "[...document.querySelectorAll('#answers article')]"
+    read = ".map((card) => [...card.querySelectorAll('pre')].map((text) => text.textContent))"
+    sides = browser.run(
+        "[...document.querySelectorAll('#answers article:first-of-type .head')].map((h) => h.textContent)"
+    )
+    assert "untuned" in sides[0]
+    numbers = [int(found.group(1)) for side in sides[1:] if (found := re.search(r"trial (\d+)", side))]
+    assert 0 in numbers
+    assert len(numbers) == len(sides) - 1
+    for index, texts in enumerate(browser.run(questions + read)):
+        items = [answers["untuned"][index], *(answers["given"][str(number)][index] for number in numbers)]
+        assert texts == [answers["questions"][index]["prompt"], *(item["text"] or "(nothing)" for item in items)]
+
+
 def test_a_page_opens_as_it_was_left(browser: Chromium, page: Path) -> None:
     look(browser, page, "#filter=r%3D32&sort=-lora.alpha&a=3&b=untuned&curves=training")
     assert set(column(browser, "lora.r")) == {"32"}
