@@ -107,7 +107,7 @@ def varlen_on_cpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
-def command(*arguments: str, cwd: Path, timeout: float = 300, **environment: str) -> subprocess.CompletedProcess[str]:
+def command(*arguments: str, cwd: Path, timeout: float = 900, **environment: str) -> subprocess.CompletedProcess[str]:
     """`python train.py …` as a user types it."""
     return subprocess.run(
         [sys.executable, str(ROOT / "train.py"), *arguments],

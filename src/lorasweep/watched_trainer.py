@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+from torch.utils.data import DataLoader
 from trl import SFTTrainer
 
 
@@ -19,6 +24,13 @@ class WatchedTrainer(SFTTrainer):
 
     after_step: Callable[[], None] = staticmethod(lambda: None)
     """Called once a step is done and its line is logged, and, for the same step again, at the end of an epoch."""
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """Return the loader of a run, whose processes end with it and at no signal to the whole job."""
+        loader: DataLoader[Any] = super().get_train_dataloader()
+        prepare = loader.worker_init_fn or _nothing
+        loader.worker_init_fn = partial(_heed_parent, prepare)
+        return loader
 
     def _maybe_log_save_evaluate(self, *arguments: Any, **options: Any) -> None:
         super()._maybe_log_save_evaluate(*arguments, **options)
@@ -35,3 +47,24 @@ class WatchedTrainer(SFTTrainer):
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         """Load nothing: by then a sampler may have drawn the order of an epoch from another stream."""
+
+
+def _heed_parent(prepare: Callable[[int], None], worker: int) -> None:
+    """Have a loader's process end when its parent says so, and at no other SIGTERM.
+
+    Sent to all processes of a job, as Slurm does, it would end the step which is to be finished: torch's handler dies
+    of it.
+    """
+    prepare(worker)
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    while signal.sigwaitinfo([signal.SIGTERM]).si_pid != os.getppid():
+        pass
+    os._exit(0)
+
+
+def _nothing(worker: int) -> None:
+    """Prepare nothing."""

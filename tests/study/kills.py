@@ -74,13 +74,16 @@ def _session(session: subprocess.Popen[str], chance: random.Random, toll: Toll, 
 
 
 def _kill_a_worker(controller: int, chance: random.Random) -> bool:
+    """Kill a worker of a session, which may have to start one first."""
     try:
-        workers = psutil.Process(controller).children()
-        if workers:
-            chance.choice(workers).send_signal(signal.SIGKILL)
-        return bool(workers)
+        process = psutil.Process(controller)
+        workers = until(lambda: process.children() or process.status() == psutil.STATUS_ZOMBIE)
+        if workers is True:  # it has ended
+            return False
+        chance.choice(workers).send_signal(signal.SIGKILL)
     except psutil.NoSuchProcess:
         return False
+    return True
 
 
 def _count_what_is_left(folder: Path, toll: Toll) -> None:

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -154,10 +155,14 @@ def test_what_a_broken_server_missed_is_sent_later_and_once(
 def test_a_crash_of_w_and_b_or_of_the_follower_is_made_good(name: str, server: WandbServer, tmp_path: Path) -> None:
     folder = tmp_path / "first"
 
+    def is_it(process: psutil.Process) -> bool:
+        with suppress(psutil.NoSuchProcess):
+            return any(name in word for word in process.cmdline())
+        return False
+
     def crash(trial: Trial) -> None:
         if trial.number == 2:
-            children = psutil.Process().children(recursive=True)
-            (process,) = (item for item in children if any(name in word for word in item.cmdline()))
+            (process,) = until(lambda: [item for item in psutil.Process().children(recursive=True) if is_it(item)])
             process.kill()
 
     text = session(folder, crash, wandb="online", n_trials=4, slots=1, study={"seconds": 0.5})
