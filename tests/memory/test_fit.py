@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,10 @@ from lorasweep.memory.batches import largest_batch
 from lorasweep.memory.fit import Choice, WontFit, as_on, choices, choose, target
 from lorasweep.memory.outlook import look_at_length
 from lorasweep.memory.prediction import Moment, Prediction
+from lorasweep.record import Launch
+from lorasweep.results import read_results
 from lorasweep.rules import UserError
+from lorasweep.run import train
 from lorasweep.schema import Run
 from lorasweep.steps import build_plan
 from lorasweep.study.outcomes import State
@@ -23,6 +27,7 @@ from lorasweep.study.training import Training
 from lorasweep.study.worker import Job, Reporter
 from tests.conftest import problems, tiny
 from tests.memory.test_tracing import shaped
+from tests.resume.children import Stopper
 from tests.test_numerics import train_losses
 
 CPU = Device("cpu", "", 8.0, torch.float32)
@@ -158,6 +163,15 @@ def test_a_run_that_is_to_fit_says_how_it_is_trained_and_learns_the_same(launche
     assert "train.fit=12GiB@sm75: 4 rows in a pass, 1 a step, no layer" in (fitted / "train.log").read_text()
     assert "memory/predicted_gib" in json.loads((fitted / "summary.json").read_text())
     assert "memory" not in json.loads((plain / "record.json").read_text())
+
+
+def test_a_run_that_is_to_fit_goes_on_as_it_was_begun(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    run = tiny("train.max_steps=3", "train.grad_accum=2", "train.batch_size=2", "train.fit=12GiB@sm75")
+    assert train(run, Launch(folder, []), Stopper(2)).state == "interrupted"
+    result = train(replace(read_results(folder).run, resume=str(folder)), Launch(folder, []))
+    assert (result.state, result.summary["steps"]) == ("complete", 3)
+    assert "memory/predicted_seen_gib" in result.summary
 
 
 class Quiet(Reporter):
