@@ -32,7 +32,10 @@ RUNS = {
 }
 
 
-@pytest.mark.parametrize("options", RUNS.values(), ids=list(RUNS))
+@pytest.mark.parametrize("options", [
+    pytest.param(options, id=name, marks=pytest.mark.slow if name in ("packed", "steps of constant tokens", "checkpointed") else [])
+    for name, options in RUNS.items()
+])  # fmt: skip
 def test_a_run_in_varlen_attention_loses_what_it_loses_in_sdpa(
     options: tuple[str, ...], launched: Callable[..., Path], varlen_on_cpu: None
 ) -> None:

@@ -22,7 +22,10 @@ LAYOUTS = {
 }
 
 
-@pytest.mark.parametrize("options", LAYOUTS.values(), ids=list(LAYOUTS))
+@pytest.mark.parametrize("options", [
+    pytest.param(options, id=name, marks=pytest.mark.slow if name in ("packed", "checkpointed") else [])
+    for name, options in LAYOUTS.items()
+])  # fmt: skip
 def test_steps_are_those_of_trl_to_the_bit(options: tuple[str, ...], launched: Callable[..., Path]) -> None:
     common = ("train.max_steps=4", "evaluation.times=2", *options)
     lean, plain = (launched(tiny(*common, f"train.lean={lean}"), str(lean)) for lean in (True, False))

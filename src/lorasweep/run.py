@@ -57,7 +57,7 @@ class Setup:
     plan: Plan | None
     device: Device
     outlook: Outlook | None
-    """What memory it is to take; None: nobody knows, or it has no device of its own."""
+    """What memory it is to take; None: it is not predicted."""
     record: dict[str, Any]
     warnings: list[str]
 

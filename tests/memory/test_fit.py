@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,10 @@ from lorasweep.memory.batches import largest_batch
 from lorasweep.memory.fit import Choice, WontFit, as_on, choices, choose, target
 from lorasweep.memory.outlook import look_at_length
 from lorasweep.memory.prediction import Moment, Prediction
+from lorasweep.record import Launch
+from lorasweep.results import read_results
 from lorasweep.rules import UserError
+from lorasweep.run import train
 from lorasweep.schema import Run
 from lorasweep.steps import build_plan
 from lorasweep.study.outcomes import State
@@ -23,14 +27,23 @@ from lorasweep.study.training import Training
 from lorasweep.study.worker import Job, Reporter
 from tests.conftest import problems, tiny
 from tests.memory.test_tracing import shaped
+from tests.resume.children import Stopper
 from tests.test_numerics import train_losses
 
 CPU = Device("cpu", "", 8.0, torch.float32)
 H100 = Device.imagined(80.0, (9, 0))
 
 
-def ways(*options: str, rows: int = 64) -> set[tuple[int, int, int]]:
-    return {(way.batch_size, way.grad_accum, way.every) for way in choices(tiny(*options), rows)}
+def trained(**values: Any) -> Run:
+    """A run with these values in its section `train`."""
+    run = tiny()
+    for name, value in values.items():
+        setattr(run.train, name, value)
+    return run
+
+
+def ways(rows: int = 64, **values: Any) -> set[tuple[int, int, int]]:
+    return {(way.batch_size, way.grad_accum, way.every) for way in choices(trained(**values), rows)}
 
 
 @pytest.mark.parametrize("text", ["16", "16GiB@", "0GiB", "GiB", "16GiB@a100", "-1GiB", "16 GiB"])
@@ -41,35 +54,35 @@ def test_what_is_no_amount_of_memory_is_refused(text: str) -> None:
 
 
 def test_a_limit_is_that_of_the_card_it_names() -> None:
-    assert target(tiny("train.fit=15GB"), H100).memory_gib == pytest.approx(13.97, abs=0.01)
-    t4 = target(tiny("train.fit=15GiB@sm75"), CPU)
+    assert target(trained(fit="15GB"), H100).memory_gib == pytest.approx(13.97, abs=0.01)
+    t4 = target(trained(fit="15GiB@sm75"), CPU)
     assert (t4.precision, t4.compute_capability, t4.mixed_precision) == (torch.float16, (7, 5), "fp16")
-    assert target(tiny("train.fit=96GiB@sm120"), CPU).compute_capability == (12, 0)
-    assert target(tiny("train.fit=16GiB@sm86"), CPU).precision is torch.bfloat16
-    assert target(tiny("train.fit=200GiB"), H100).memory_gib == 80
+    assert target(trained(fit="96GiB@sm120"), CPU).compute_capability == (12, 0)
+    assert target(trained(fit="16GiB@sm86"), CPU).precision is torch.bfloat16
+    assert target(trained(fit="200GiB"), H100).memory_gib == 80
 
 
 def test_a_card_newer_than_the_one_here_is_refused() -> None:
     with pytest.raises(UserError, match="sm75"):
-        target(tiny("train.fit=16GiB@sm80"), Device.imagined(15.0, (7, 5)))
+        target(trained(fit="16GiB@sm80"), Device.imagined(15.0, (7, 5)))
 
 
 def test_on_a_newer_card_a_run_computes_as_on_the_one_it_is_to_fit() -> None:
-    run = tiny("train.fit=15GiB@sm75")
+    run = trained(fit="15GiB@sm75")
     fitted = as_on(run, target(run, H100), H100)
     assert (fitted.model.dtype, fitted.model.attention) == ("float16", "sdpa")
     assert as_on(run, target(run, CPU), CPU) == run
-    run = tiny("train.fit=15GiB")
+    run = trained(fit="15GiB")
     assert as_on(run, target(run, Device("cuda", "", 80.0, torch.bfloat16)), H100).model.attention == "auto"
 
 
 def test_every_way_learns_from_the_same_rows() -> None:
-    assert {size * accum for size, accum, _ in ways("train.batch_size=4", "train.grad_accum=3")} == {12}
-    assert {size for size, _, _ in ways("train.batch_size=4", "train.grad_accum=3")} == {1, 2, 3, 4, 6, 12}
+    assert {size * accum for size, accum, _ in ways(batch_size=4, grad_accum=3)} == {12}
+    assert {size for size, _, _ in ways(batch_size=4, grad_accum=3)} == {1, 2, 3, 4, 6, 12}
     assert {every for _, _, every in ways()} == {0, 1, 2, 3, 4}
-    assert {every for _, _, every in ways("train.gradient_checkpointing=false")} == {0}
-    assert {every for _, _, every in ways("train.gradient_checkpointing=2")} == {2}
-    assert {(size, accum) for size, accum, _ in ways("train.tokens_per_step=60", rows=9)} == {
+    assert {every for _, _, every in ways(gradient_checkpointing=False)} == {0}
+    assert {every for _, _, every in ways(gradient_checkpointing=2)} == {2}
+    assert {(size, accum) for size, accum, _ in ways(tokens_per_step=60, rows=9)} == {
         (1, 1),
         (2, 1),
         (4, 1),
@@ -85,7 +98,7 @@ def test_keeping_activations_and_many_tokens_at_a_time_are_faster() -> None:
 
 
 def test_the_fastest_way_that_fits_is_taken() -> None:
-    run = tiny("train.batch_size=8", "train.fit=16GiB")
+    run = trained(batch_size=8, fit="16GiB")
 
     def predicted(run: Run) -> Prediction:
         every = int(run.train.gradient_checkpointing)
@@ -150,6 +163,15 @@ def test_a_run_that_is_to_fit_says_how_it_is_trained_and_learns_the_same(launche
     assert "train.fit=12GiB@sm75: 4 rows in a pass, 1 a step, no layer" in (fitted / "train.log").read_text()
     assert "memory/predicted_gib" in json.loads((fitted / "summary.json").read_text())
     assert "memory" not in json.loads((plain / "record.json").read_text())
+
+
+def test_a_run_that_is_to_fit_goes_on_as_it_was_begun(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    run = tiny("train.max_steps=3", "train.grad_accum=2", "train.batch_size=2", "train.fit=12GiB@sm75")
+    assert train(run, Launch(folder, []), Stopper(2)).state == "interrupted"
+    result = train(replace(read_results(folder).run, resume=str(folder)), Launch(folder, []))
+    assert (result.state, result.summary["steps"]) == ("complete", 3)
+    assert "memory/predicted_seen_gib" in result.summary
 
 
 class Quiet(Reporter):

@@ -59,7 +59,7 @@ def test_a_run_is_reproduced_exactly_from_another_working_directory(
     assert lineage["folder"] == str(recorded.folder)
 
 
-@pytest.mark.parametrize("step", [1, 3])
+@pytest.mark.parametrize("step", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_a_planted_difference_is_found_at_its_step(
     step: int, recorded: Recorded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -140,6 +140,7 @@ def test_a_run_that_was_interrupted_is_compared_as_far_as_it_went(tmp_path: Path
     assert done.steps.compared == {0, 1, 2}
 
 
+@pytest.mark.slow
 def test_a_run_that_was_gone_on_with_is_reproduced_by_one_that_was_not(tmp_path: Path) -> None:
     run = tiny("train.max_steps=4", "optim.lr=2e-2", "train.grad_accum=2", "lora.dropout=0.1")
     train(run, Launch(tmp_path / "run", []), Stopper(2))
@@ -148,6 +149,7 @@ def test_a_run_that_was_gone_on_with_is_reproduced_by_one_that_was_not(tmp_path:
     assert done.judgement.verdict is Verdict.EXACT, done.judgement
 
 
+@pytest.mark.slow
 def test_a_trial_that_was_pruned_is_reproduced_to_where_it_was(tmp_path: Path) -> None:
     class Pruner(Stopper):
         def stopping(self) -> bool:
