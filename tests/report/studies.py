@@ -87,7 +87,7 @@ class Maker:
         rate = math.log10(point["optim.lr"]) + 3.5 + 0.15 * math.log2(point["lora.r"] / 16)
         flat = {"constant": 0.02, "linear": 0.005, "cosine": 0.0}[point["scheduler"]]
         end = 1.04 + 0.16 * rate**2 + flat + 0.15 * point["lora.dropout"] - 0.006 * math.log2(point["lora.r"])
-        return end + (UNTUNED - end) * math.exp(-5.5 * share) + self.chance.gauss(0, 0.004)
+        return float(end + (UNTUNED - end) * math.exp(-5.5 * share) + self.chance.gauss(0, 0.004))
 
     def outcome(self, point: Point, reports: Mapping[int, float], number: int) -> tuple[State, str | None]:
         """How a trial ends: as its values and a little chance have it."""

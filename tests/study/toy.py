@@ -17,12 +17,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from lorasweep.host import Interrupted
 from lorasweep.rules import Problem, UserError
 from lorasweep.study.definition import Composed, Definition
 from lorasweep.study.outcomes import State
 from lorasweep.study.settings import Settings
 from lorasweep.study.space import Interval, Point, Space
-from lorasweep.study.worker import Interrupted, Job, Outcome, Reporter
+from lorasweep.study.worker import Job, Outcome, Reporter
 
 STEPS = 4
 SPACE = Space((Interval("x", 0.0, 1.0), Interval("y", 1e-3, 1.0, log=True)), fixed={"x": 0.5, "y": 0.1})
