@@ -85,6 +85,22 @@ def test_a_trial_is_the_same_in_a_warm_worker_and_in_a_process_of_its_own(real_s
 
 
 @pytest.mark.slow
+def test_quality_is_weighed_against_memory_and_time(tmp_path: Path) -> None:
+    done = command(
+        "-m", "study=cheap", "strategy=pareto", "lora.r=4,8,16", "hydra.sweeper.n_trials=3", "model=tiny", "data.limit=24",
+        "train.max_steps=2", "evaluation.generate=0", "tracking.wandb=disabled", cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    study = optuna.load_study(study_name="cheap", storage=f"sqlite:///{tmp_path}/outputs/studies/cheap/study.db")
+    for trial, folder in zip(study.trials, trials_in(tmp_path, "cheap"), strict=True):
+        summary = json.loads((folder / "summary.json").read_text())
+        assert trial.values == [summary[name] for name in ("objective", "memory/peak_gib", "train/seconds")]
+    assert study.best_trials
+    board = (tmp_path / "outputs" / "studies" / "cheap" / "leaderboard.csv").read_text().splitlines()
+    assert {"loss", "memory/peak_gib", "train/seconds"} <= set(board[0].split(","))
+
+
+@pytest.mark.slow
 def test_a_trial_is_the_same_as_the_run_of_its_saved_config(real_study: Path, tmp_path: Path) -> None:
     trial = trials_in(real_study)[3]
     done = command("--config-dir", str(trial), "experiment=saved", f"hydra.run.dir={tmp_path}/alone", cwd=tmp_path)
