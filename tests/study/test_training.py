@@ -97,7 +97,7 @@ def test_quality_is_weighed_against_memory_and_time(tmp_path: Path) -> None:
         assert trial.values == [summary[name] for name in ("objective", "memory/peak_gib", "train/seconds")]
     assert study.best_trials
     board = (tmp_path / "outputs" / "studies" / "cheap" / "leaderboard.csv").read_text().splitlines()
-    assert {"loss", "memory/peak_gib", "train/seconds"} <= set(board[0].split(","))
+    assert {"front", "objective", "memory/peak_gib", "train/seconds"} <= set(board[0].split(","))
 
 
 @pytest.mark.slow
