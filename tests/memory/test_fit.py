@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -182,6 +183,9 @@ class Quiet(Reporter):
 
     def progress(self, step: int, total: int) -> None:
         raise AssertionError("it was trained")
+
+    def at_work(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
 
 def test_a_trial_that_cannot_fit_is_infeasible_before_its_base_is_loaded(
