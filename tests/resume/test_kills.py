@@ -91,7 +91,7 @@ def test_killed_in_every_forward_pass(overrides: tuple[str, ...], tmp_path: Path
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("site", "steps", "least"),
-    [("optimizer", 6, 6), ("evaluation", 6, 4), ("flush", 3, 20)],
+    [("optimizer", 6, 6), ("evaluation", 6, 4), ("flush", 3, 24)],
     ids=["update", "evaluation", "saving"],
 )
 def test_killed_at_every_other_place(site: str, steps: int, least: int, tmp_path: Path) -> None:

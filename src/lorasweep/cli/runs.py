@@ -25,16 +25,13 @@ def preview(
     as_json: AsJson = False,
 ) -> None:
     """Show what a run would learn from: rows with their masks, counts, lengths. Nothing is trained."""
-    from lorasweep import compose
-
-    places = [f"--config-dir={config_dir}"] if config_dir else []
-    compose.register()
-    config = compose.checked_run(CHECKOUT / "conf", compose.CommandLine.of([*places, *(overrides or [])]))
+    given = [*([f"--config-dir={config_dir}"] if config_dir else []), *(overrides or [])]
+    config = _composed(given)
     _check_inputs(config)
     from lorasweep import preview as previews
 
     shown = previews.preview(config, split.value, rows, row - 1 if row else None)
-    previews.show(shown, ["lorasweep", "preview", *places, *(overrides or [])], html, as_json)
+    previews.show(shown, ["lorasweep", "preview", *given], html, as_json)
 
 
 def memory(
@@ -46,11 +43,7 @@ def memory(
     as_json: AsJson = False,
 ) -> None:
     """Predict the memory of a run, part by part, from the config of its model: no weights, no data, no GPU needed."""
-    from lorasweep import compose
-
-    places = [f"--config-dir={config_dir}"] if config_dir else []
-    compose.register()
-    config = compose.checked_run(CHECKOUT / "conf", compose.CommandLine.of([*places, *(overrides or [])]))
+    config = _composed([*([f"--config-dir={config_dir}"] if config_dir else []), *(overrides or [])])
     from lorasweep.library_logs import quiet_libraries
     from lorasweep.memory.console import show
     from lorasweep.memory.outlook import look_at_length
@@ -172,6 +165,14 @@ def _opened(folder: Path, overrides: list[str] | None = None, *, needs_data: boo
     if loads:
         _check_inputs(run)
     return run
+
+
+def _composed(arguments: list[str]) -> Run:
+    """Return the run that arguments of train.py describe."""
+    from lorasweep import compose
+
+    compose.register()
+    return compose.checked_run(CHECKOUT / "conf", compose.CommandLine.of(arguments))
 
 
 def _check_inputs(run: Run) -> None:
