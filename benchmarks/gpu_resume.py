@@ -38,8 +38,8 @@ SHAPES = {  # hidden, intermediate, layers, heads, key-value heads, vocabulary
 }
 FIELDS = ("hidden_size", "intermediate_size", "layers", "heads", "kv_heads", "vocab_size")
 COMMON = [
-    "lora.r=64", "lora.dropout=0.1", "data.limit=200", "evaluation.times=2", "evaluation.generate=4",
-    "evaluation.max_new_tokens=16", "evaluation.untuned=false", "evaluation.max_samples=8", "train.max_steps=12",
+    "lora.r=64", "lora.dropout=0.1", "data.limit=200", "evaluation.times=2", "evaluation.generate=2",
+    "evaluation.max_new_tokens=8", "evaluation.untuned=false", "evaluation.max_samples=8", "train.max_steps=12",
     "train.save_every=5", "train.batch_size=4", "tracking.wandb=disabled", "verbosity=quiet",
 ]  # fmt: skip
 WORKS = {
@@ -285,7 +285,7 @@ def main() -> None:
     parser.add_argument("--rows", type=Path, help="a .jsonl file to train on")
     parser.add_argument("--out", type=Path, help="folder for resume.json and resume.md")
     parser.add_argument("--minutes", type=float, default=5.0, help="whatever is not done by then counts as failed")
-    parser.add_argument("--at-once", type=int, default=max(1, min(6, (os.cpu_count() or 1) // 2)))
+    parser.add_argument("--at-once", type=int, default=2, help="six on one H100: no training ended within 300 s")
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--kill", action="store_true", help=argparse.SUPPRESS)
     options, overrides = parser.parse_known_args()

@@ -3,8 +3,8 @@
 python benchmarks/trial_overhead.py                        the tiny model
 python benchmarks/trial_overhead.py --model smollm2_135m   the embedded one
 
-Every arm trains the same trials, one at a time. `script per trial` is `python train.py` for each; `one process` calls
-the same function for one trial after the other, as Hydra's basic launcher does.
+Every arm trains the same trials, one at a time. `script per trial` is `python train.py` for each; Hydra's basic
+launcher is that of a plain Hydra app around the same function, one trial after the other in one process.
 """
 
 from __future__ import annotations
@@ -23,6 +23,19 @@ from statistics import median
 
 ROOT = Path(__file__).parents[1]
 RANKS = (4, 6, 8, 10, 12, 14)
+APP = f"""
+import hydra
+from lorasweep import compose
+from lorasweep.run import train
+
+@hydra.main(version_base="1.3", config_path={str(ROOT / "conf")!r}, config_name="config")
+def main(config):
+    train(compose.to_run(config), compose.launch())
+
+compose.register()
+main()
+"""
+"""A plain Hydra app: train.py without what makes -m a study."""
 
 
 def options(model: str, steps: int) -> list[str]:
@@ -58,21 +71,16 @@ def script_per_trial(given: list[str], place: Path) -> None:
         run([str(ROOT / "train.py"), *given, f"lora.r={rank}"], place)
 
 
-def one_process(given: list[str], place: Path) -> None:
-    code = (
-        "import sys; from pathlib import Path; from lorasweep import compose; from lorasweep.record import Launch;"
-        "from lorasweep.run import train; compose.register();"
-        f"conf, line = Path({str(ROOT / 'conf')!r}), compose.CommandLine.of;"
-        f"[train(compose.checked_run(conf, line([*{given!r}, f'lora.r={{r}}'])),"
-        f" Launch(Path('outputs') / str(r), [])) for r in {RANKS!r}]"
-    )
-    run(["-c", code], place)
+def basic_launcher(given: list[str], place: Path) -> None:
+    (place / "app.py").write_text(APP)
+    sweep = ["-m", "hydra/sweeper=basic", "hydra/launcher=basic", "~strategy", f"lora.r={','.join(map(str, RANKS))}"]
+    run(["app.py", *sweep, *given], place)
 
 
 ARMS: dict[str, Callable[[list[str], Path], None]] = {
     "warm worker": study([]),
     "process per trial": study(["hydra.sweeper.fresh_process=true"]),
-    "one process": one_process,
+    "Hydra's basic launcher": basic_launcher,
     "script per trial": script_per_trial,
 }
 
