@@ -27,6 +27,7 @@ from hypothesis import settings
 
 from lorasweep import compose, schema
 from lorasweep.rules import Problem, UserError
+from lorasweep.tracking import follower
 
 settings.register_profile("unhurried", deadline=None)
 settings.load_profile("unhurried")
@@ -34,6 +35,8 @@ gc.set_threshold(50_000, 20, 100)  # with the libraries loaded a collection walk
 signal.signal(
     signal.SIGINT, signal.default_int_handler
 )  # ignored where a shell has started the tests in the background
+
+follower.SECONDS_TO_FINISH = 300.0  # importing wandb alone took over 20 s on a busy machine
 
 ROOT = Path(__file__).parents[1]
 TINY = ("model=tiny", "data=demo", "tracking.wandb=disabled", "verbosity=quiet")
