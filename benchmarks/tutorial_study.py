@@ -30,7 +30,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "src")]
 
-from benchmarks.gpu_speed import FIELDS, SHAPES, write_rows
+from benchmarks.gpu_speed import CONTEXT, FIELDS, SHAPES, Plain, write_rows
 
 KNOBS: dict[str, list[Any]] = {
     "lora.r": [8, 16, 32, 64],
@@ -82,6 +82,14 @@ def points(count: int) -> list[dict[str, Any]]:
     return found
 
 
+def model_of(work: str) -> list[str]:
+    """Return the overrides that name a model."""
+    if work == "smollm2_135m":
+        return ["model=smollm2_135m"]
+    shape = [f"model.shape.{name}={value}" for name, value in zip(FIELDS, SHAPES[work], strict=True)]
+    return ["model=tiny", *shape, f"model.shape.context={CONTEXT}"]
+
+
 class Job:
     """What is trained: a model, rows to train on and rows to judge by."""
 
@@ -99,11 +107,8 @@ class Job:
 
     def overrides(self) -> list[str]:
         """Return what every trial of ours has in common."""
-        shape = [f"model.shape.{name}={value}" for name, value in zip(FIELDS, SHAPES[self.work], strict=True)]
-        model = ["model=smollm2_135m"] if self.work == "smollm2_135m" else ["model=tiny", *shape]
-        model += [] if self.work == "smollm2_135m" else ["model.shape.context=4096"]
         return [
-            *model, "data=jsonl", f"data.files={self.train}", f"data.eval_files={self.eval}",
+            *model_of(self.work), "data=jsonl", f"data.files={self.train}", f"data.eval_files={self.eval}",
             f"data.max_length={LENGTH}", "optim=adamw_torch_fused", f"optim.lr={RATE}", "train.batch_size=4",
             "train.epochs=1", "train.tokens_per_step=auto", "train.gradient_checkpointing=false", "evaluation.times=1",
             "evaluation.untuned=false", "evaluation.generate=0", "tracking.wandb=disabled", "verbosity=quiet",
@@ -149,37 +154,19 @@ def script(given: dict[str, Any]) -> None:
     import torch
     from datasets import load_dataset
     from peft import LoraConfig
-    from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+    from transformers import AutoTokenizer
     from trl import SFTConfig, SFTTrainer
 
     from lorasweep import compose
     from lorasweep.input_files import location
-    from lorasweep.quant import keep_gradients_on_cpu
 
     compose.register()
-    shape = [f"model.shape.{name}={value}" for name, value in zip(FIELDS, SHAPES[given["work"]], strict=True)]
-    named = (
-        ["model=smollm2_135m"]
-        if given["work"] == "smollm2_135m"
-        else ["model=tiny", *shape, "model.shape.context=4096"]
-    )
-    place = location(compose.checked_run(ROOT / "conf", compose.CommandLine.of(named)).model)
-    gpu, point = torch.cuda.is_available(), given["point"]
-    dtype = torch.bfloat16 if gpu else torch.float32
-    base = AutoModelForCausalLM.from_pretrained(
-        place,
-        dtype=dtype,
-        device_map={"": 0 if gpu else "cpu"},
-        quantization_config=BitsAndBytesConfig(
-            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype
-        ),
-    )
-    if not gpu:
-        keep_gradients_on_cpu(base)
+    run = compose.checked_run(ROOT / "conf", compose.CommandLine.of(model_of(given["work"])))
+    place, gpu, point = location(run.model), torch.cuda.is_available(), given["point"]
     with tempfile.TemporaryDirectory() as folder:
         rows = load_dataset("json", data_files={"train": given["train"], "eval": given["eval"]}, cache_dir=folder)
         trainer = SFTTrainer(
-            model=base,
+            model=Plain.load(place, gpu),
             args=SFTConfig(
                 output_dir=folder, per_device_train_batch_size=4, num_train_epochs=1, learning_rate=RATE,
                 lr_scheduler_type=point["scheduler"], max_grad_norm=point["train.max_grad_norm"], max_length=LENGTH,

@@ -72,8 +72,7 @@ def test_a_fast_run_loses_what_a_plain_one_does(options: tuple[str, ...], launch
     fast = launched(tiny(*common, "train.compile=true"), "fast")
     assert train_losses(fast) == pytest.approx(plain, rel=0.02)
     assert train_losses(fast)[-1] < train_losses(fast)[0]
-    # none where another run of this process has made it; a second one that takes any length of the longest row
-    assert counters["stats"]["unique_graphs"] <= 2
+    assert counters["stats"]["unique_graphs"] in (0, 1)  # none where another run of this process has made it
     assert not counters["graph_break"]
     assert "layers compiled" in (fast / "train.log").read_text()
 
@@ -90,7 +89,7 @@ def test_trials_of_a_study_share_what_is_compiled(tmp_path: Path) -> None:
         assert train(run, Launch(tmp_path / str(number), []), host).state == "complete"
         graphs.append(counters["stats"]["unique_graphs"])
         assert not counters["graph_break"]
-    assert graphs == [2, 0, 1, 0, 0]
+    assert graphs == [1, 0, 1, 0, 0]
 
 
 def test_compiled_dropout_drops_anew_in_every_step(launched: Callable[..., Path]) -> None:
