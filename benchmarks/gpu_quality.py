@@ -164,6 +164,12 @@ def compare(found: list[dict[str, Any]], width: int) -> dict[str, float]:
     }
 
 
+def started(arm: str, limit: float) -> subprocess.Popen[str]:
+    """Start an arm; both run side by side, since nothing here is about time."""
+    command = ["timeout", str(round(limit)), sys.executable, *sys.argv, "--arm", arm]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", choices=["smollm2_135m", "tiny"], default="smollm2_135m")
@@ -181,16 +187,15 @@ def main() -> None:
             (train_ours if options.arm == "ours" else train_plain)(options, Path(folder))
         return
     found: list[dict[str, Any]] = []
-    for arm in ("ours", "TRL"):
-        command = ["timeout", str(round(options.limit)), sys.executable, *sys.argv, "--arm", arm]
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
-        found += [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"arm"')]
-        if done.returncode:
-            print(f"{arm}: exit {done.returncode}, {len(found)} results")
+    for arm, process in {arm: started(arm, options.limit) for arm in ("ours", "TRL")}.items():
+        said, _ = process.communicate()
+        found += [json.loads(line) for line in said.splitlines() if line.startswith('{"arm"')]
+        if process.returncode:
+            print(f"{arm}: exit {process.returncode}, {len(found)} results")
         if "OUT" in os.environ:
             (Path(os.environ["OUT"]) / "gpu_quality.json").write_text(json.dumps(found, indent=1))
     for item in found:
-        print(f"{item['arm']:5} seed {item['seed']}: eval loss {item['eval_loss']:.4f}, {item['seconds']:.1f} s")
+        print(f"{item['arm']:5} seed {item['seed']}: eval loss {item['eval_loss']:.4f}")
     both = {item["seed"] for item in found if item["arm"] == "ours"} & {
         item["seed"] for item in found if item["arm"] == "TRL"
     }

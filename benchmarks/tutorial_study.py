@@ -23,7 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,7 @@ OURS = {
     "ours, warm, 2 together": ["hydra.sweeper.slots=2"],
     "ours, warm, 4 together": ["hydra.sweeper.slots=4"],
     "ours, warm, early stopping": ASHA,
-    "ours, warm, 4 together, early stopping": ["hydra.sweeper.slots=4", *ASHA],
+    "ours, warm, 2 together, early stopping": ["hydra.sweeper.slots=2", *ASHA],
 }
 RATE, EVALUATED, LENGTH = 1e-3, 100, 512
 
@@ -63,6 +63,8 @@ class Measured:
     seconds: float
     trials: list[float]
     losses: dict[int, float]
+    training: list[float] = field(default_factory=list)
+    """Of each trial, as far as it is known, the seconds it trained and judged."""
     is_extrapolated: bool = False
 
     @property
@@ -131,7 +133,9 @@ def study(job: Job, given: list[str], tried: list[dict[str, Any]], folder: Path)
     with open(folder / "outputs" / "studies" / "tutorial" / "leaderboard.csv") as file:
         rows = [row for row in csv.DictReader(file) if row["trial"]]
     losses = {int(row["trial"]): float(row["objective"]) for row in rows if row["state"] == "complete"}
-    return Measured(seconds, [float(row["seconds"]) for row in rows], losses)
+    summaries = [json.loads(path.read_text()) for path in sorted(folder.rglob("trials/*/summary.json"))]
+    work = [round(each["train/seconds"] + each["evaluation/seconds"], 1) for each in summaries]
+    return Measured(seconds, [float(row["seconds"]) for row in rows], losses, work)
 
 
 def scripts(job: Job, name: str, tried: list[dict[str, Any]], count: int) -> Measured:
@@ -146,7 +150,7 @@ def scripts(job: Job, name: str, tried: list[dict[str, Any]], count: int) -> Mea
             raise RuntimeError(done.stderr[-1500:])
         trials.append(time.perf_counter() - start)
         losses[number] = float(done.stdout.split()[-1])
-    return Measured(sum(trials) / len(trials) * len(tried), trials, losses, len(trials) < len(tried))
+    return Measured(sum(trials) / len(trials) * len(tried), trials, losses, [], len(trials) < len(tried))
 
 
 def script(given: dict[str, Any]) -> None:

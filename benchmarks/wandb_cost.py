@@ -1,11 +1,12 @@
-"""What W&B costs a trial: disabled, offline, online, and with a server that is dead or slow.
+"""What W&B costs a trial: disabled, offline, online, and with a server that is dead, slow, dies or hangs.
 
 python benchmarks/wandb_cost.py                                            the tiny model, trials of a second
 python benchmarks/wandb_cost.py --model smollm2_135m --steps 8 --trials 4   the embedded one
 python benchmarks/wandb_cost.py --steps 100 --trials 12                     longer trials: more lines for W&B
 
 Every arm runs the same study in one warm worker, the arms in turns. W&B's server is a stand-in on the loopback
-interface (tests/tracking/server.py); a slow one takes half a second for every answer. A trial talks to no W&B: what it
+interface (tests/tracking/server.py): a slow one takes half a second for every answer, one that dies does so after a few
+steps, one that hangs takes all and never answers that a run is done. A trial talks to no W&B: what it
 can lose is the processor time that the processes feeding W&B take from it, where no core is free for them. That is
 counted, too, and far steadier than the clock; a study of one trial tells what of it is spent once.
 """
@@ -31,8 +32,9 @@ sys.path.insert(0, str(ROOT))
 
 from tests.tracking.server import wandb_server
 
-ARMS = ("disabled", "offline", "online", "dead", "slow")
+ARMS = ("disabled", "offline", "online", "dead", "slow", "dies", "hangs")
 SECONDS_PER_ANSWER = 0.5
+ROWS_BEFORE_DEATH = 5
 
 
 @dataclass
@@ -72,6 +74,8 @@ def study(arm: str, model: str, steps: int, trials: int) -> tuple[list[float], f
     ]  # fmt: skip
     with tempfile.TemporaryDirectory() as place, wandb_server() as server:
         server.delay = SECONDS_PER_ANSWER if arm == "slow" else 0.0
+        server.dies_after = ROWS_BEFORE_DEATH if arm == "dies" else None
+        server.hangs_at_finish = arm == "hangs"
         url = "http://127.0.0.1:9" if arm == "dead" else server.url
         environment = {**os.environ, "HF_HUB_OFFLINE": "1", "WANDB_BASE_URL": url, "WANDB_API_KEY": "0" * 40}
         command = [sys.executable, str(ROOT / "train.py"), *options]
@@ -91,7 +95,7 @@ def study(arm: str, model: str, steps: int, trials: int) -> tuple[list[float], f
 
 
 def main() -> None:
-    """Print seconds per trial, as a median, beside those without W&B."""
+    """Print seconds per trial, as a median, beside those without W&B, and the share that is spent on feeding it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="tiny")
     parser.add_argument("--steps", type=int, default=8)
@@ -111,11 +115,11 @@ def main() -> None:
             once[arm].append(fed_first)
             each[arm].append((fed - fed_first) / (arguments.trials - 1))
     first = median(clock[arguments.arms[0]])
-    print("| W&B | s per trial | ratio | processor s for the first trial and the study | for each further trial |")
-    print("|---|---|---|---|---|")
+    heads = ["s per trial", "ratio", "processor s for the first trial and the study", "for each further trial", "of it"]
+    print("| W&B |", " | ".join(heads), "|\n|---|---|---|---|---|---|")
     for arm, trials in clock.items():
         middle = median(trials)
-        words = f"{median(once[arm]):.2f} | {median(each[arm]):.3f}"
+        words = f"{median(once[arm]):.2f} | {median(each[arm]):.3f} | {median(each[arm]) / middle:.1%}"
         print(f"| {arm} | {middle:.3f} | {middle / first:.3f} | {words} |")
 
 

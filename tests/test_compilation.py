@@ -156,12 +156,16 @@ def test_auto_compiles_where_it_saves_more_than_it_takes(monkeypatch: pytest.Mon
     run = tiny()
     model = build_model(run.model, None, CPU)
 
-    def compiled(passes: int, *overrides: str, device: Device = GPU, tokens: float = 1500) -> tuple[bool, str]:
-        chosen = choose_engine(tiny(*overrides), model, device, Work(passes, passes * tokens))
+    def compiled(
+        passes: int, *overrides: str, device: Device = GPU, tokens: float = 1500, runs: int = 1
+    ) -> tuple[bool, str]:
+        chosen = choose_engine(tiny(*overrides), model, device, Work(passes, passes * tokens, runs))
         return chosen.compiled, chosen.why_not
 
     assert compiled(9_100) == (True, "")
     assert compiled(8_900) == (False, "it would take about 45 s and save 44")
+    assert compiled(890, runs=11) == (True, "")
+    assert compiled(890, runs=10) == (False, "it would take about 45 s and save 44")
     assert compiled(10**9, device=CPU) == (False, "")
     assert compiled(10**9, "train.compile=false") == (False, "")
     assert compiled(1, "train.compile=true", device=CPU) == (True, "")

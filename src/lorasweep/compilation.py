@@ -72,8 +72,9 @@ def _compiled(layer_class: Any) -> Any:
 
 def _arguments(given: dict[str, Any], device: torch.device) -> dict[str, Any]:
     """Return the arguments of a layer with what changes from batch to batch marked so."""
-    for states in given.get("position_embeddings") or ():
-        _dynamic(states, 1)
+    for states in (*(given.get("position_embeddings") or ()), given.get("position_ids")):
+        if states is not None:
+            _dynamic(states, 1)
     if (borders := given.get("cu_seq_lens_q")) is not None:
         _dynamic(borders, 0)
     if (mask := given.get("attention_mask")) is not None and mask.dim() == 4:  # sdpa's: (rows, 1, tokens, tokens)

@@ -26,6 +26,8 @@ class Work:
 
     passes: int
     tokens: float
+    runs: int = 1
+    """How many runs with as much to do share what one of them compiles."""
 
 
 @dataclass(frozen=True)
@@ -79,5 +81,5 @@ def _why_not_compiled(run: Run, model: PreTrainedModel, layout: Layout, work: Wo
         return "auto leaves int8, DoRA and experts alone"
     if not any(map(shutil.which, ("cc", "gcc", "clang"))):
         return "there is no C compiler, which Triton needs"
-    saved = saved_seconds(model, work)
+    saved = work.runs * saved_seconds(model, work)
     return "" if saved > COMPILING else f"it would take about {COMPILING:.0f} s and save {saved:.0f}"

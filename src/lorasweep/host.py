@@ -30,6 +30,8 @@ class Host:
 
     is_followed = True
     """Whether a run starts a follower that feeds W&B; for the trials of a study its controller does."""
+    runs = 1
+    """How many runs follow each other here: what one of them compiles serves all."""
     training = False
     """Whether the run takes optimizer steps, the one of which is to be finished when it is stopped."""
 

@@ -108,7 +108,7 @@ def train(run: Run, launch: record.Launch, host: Host = ALONE) -> Result:
 def _set_up(run: Run, launch: record.Launch, host: Host) -> Setup:
     inputs = host.inputs(run, lambda: prepare(run))
     plan = build_plan(run.train, inputs.splits["train"].rows, record.data_seed(run))
-    outlook = look_ahead(run, inputs.splits, plan, Device.current(run.model.dtype))
+    outlook = look_ahead(run, inputs.splits, plan, Device.current(run.model.dtype), host.runs)
     unknown = f"The memory of this model is not predicted: {outlook}" if isinstance(outlook, str) else None
     outlook = outlook if isinstance(outlook, Outlook) else None
     run = outlook.run if outlook else run
@@ -202,7 +202,8 @@ def _prepare(setup: Setup) -> tuple[LeanTrainer, PeakMemory]:
     model = setup.host.base(run, device, lambda: _load(run, device))
     memory = PeakMemory(device)
     adapted, train = _adapted(run, model), inputs.splits["train"]
-    return build_trainer(run, adapted, inputs.tokenizer, train, setup.plan, device, setup.folder), memory
+    runs = setup.host.runs
+    return build_trainer(run, adapted, inputs.tokenizer, train, setup.plan, device, setup.folder, runs), memory
 
 
 def _load(run: Run, device: Device) -> PreTrainedModel:

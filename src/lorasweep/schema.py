@@ -246,7 +246,8 @@ class Train:
     (varlen, flash_attention_*); sdpa and eager take a mask of the batch's length squared for it."""
     compile: Any = satisfying("auto", "auto, true or false", is_switch)
     """Compile the decoder layers (torch.compile): a quarter to a third less time for a step, and 10 to 45 s before the
-    first one. auto: on a GPU, where rows are laid end to end and the run is long enough to save more than that."""
+    first one. auto: on a GPU, where rows are laid end to end and the run saves more than that, or all the trials that
+    a study's worker trains together."""
     lean: bool = True
     """Leave out what the host does in every step of TRL's trainer without changing its result, such as walking all
     parameters to count operations. False: TRL's loop to the letter."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +36,12 @@ def build_trainer(
     plan: Plan | None,
     device: Device,
     folder: Path,
+    runs: int = 1,
 ) -> LeanTrainer:
-    """Return TRL's trainer on tokenised rows, with the adapter in the precision it was made in."""
+    """Return TRL's trainer on tokenised rows, with the adapter in the precision it was made in.
+
+    `runs`: how many share what one compiles.
+    """
     assert (plan is None) == (run.train.tokens_per_step is None)
     rows = train.rows.select_columns(["input_ids", "labels"])
     packed_length = (run.data.max_length or context_length(model.config)) if run.data.packing else None
@@ -45,7 +50,7 @@ def build_trainer(
         rows = pack(rows, packed_length)
     total_steps = len(plan.steps) if plan else budget(run, len(rows), train.counts.supervised_tokens)
     work = expected_work(run, plan, total_steps, train.counts.tokens / len(rows), packed_length)
-    engine = choose_engine(run, model.get_base_model(), device, work)
+    engine = choose_engine(run, model.get_base_model(), device, replace(work, runs=runs))
     use(model, engine.layout.attention)
     trainer_class, collator = LeanTrainer, None
     if plan:

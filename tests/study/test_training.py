@@ -55,6 +55,7 @@ def test_a_trial_records_where_its_values_come_from(real_study: Path) -> None:
         ("real", "grid", 0, 0)
     }
     assert len({item["study_sha256"] for item in lineage}) == 1
+    assert {item["runs_of_worker"] for item in lineage} == {4}
     assert [record["choices"]["scheduler"] for record in records] == ["constant", "cosine"] * 2
 
 

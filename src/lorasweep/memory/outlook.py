@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from transformers import PretrainedConfig
@@ -87,15 +87,18 @@ class Outlook:
         return self.predictor(self.run, self.engine.layout, self.batch, compiled=compiled, every=every)
 
 
-def look_ahead(run: Run, splits: Mapping[str, Split], plan: Plan | None, here: Device) -> Outlook | str | None:
+def look_ahead(
+    run: Run, splits: Mapping[str, Split], plan: Plan | None, here: Device, runs: int = 1
+) -> Outlook | str | None:
     """Return what is ahead of a run over these rows, or why that is not known; None on a CPU, where nothing is to fit.
 
     A run that is not asked to fit is trained though its model is one that cannot be looked at without its weights.
+    `runs`: how many share what one compiles.
     """
     if not here.is_gpu and not run.train.fit:
         return None
     try:
-        return _at_rows(run, splits, plan, here)
+        return _at_rows(run, splits, plan, here, runs)
     except UserError:
         raise
     except Exception as error:
@@ -106,7 +109,7 @@ def look_ahead(run: Run, splits: Mapping[str, Split], plan: Plan | None, here: D
         return reason
 
 
-def _at_rows(run: Run, splits: Mapping[str, Split], plan: Plan | None, here: Device) -> Outlook:
+def _at_rows(run: Run, splits: Mapping[str, Split], plan: Plan | None, here: Device, runs: int) -> Outlook:
     train, config = splits["train"], build_config(run.model)
     packed_length = (run.data.max_length or context_length(config)) if run.data.packing else None
     per_row = float(packed_length or train.counts.tokens / train.counts.kept)
@@ -121,7 +124,8 @@ def _at_rows(run: Run, splits: Mapping[str, Split], plan: Plan | None, here: Dev
 
         count = math.ceil(train.counts.tokens / packed_length) if packed_length else train.counts.kept
         steps = len(plan.steps) if plan else budget(run, count, train.counts.supervised_tokens)
-        return expected_work(run, plan, steps, train.counts.tokens / count, packed_length)
+        work = expected_work(run, plan, steps, train.counts.tokens / count, packed_length)
+        return replace(work, runs=runs)
 
     scored = scored_rows(run, splits["eval"].rows) if "eval" in splits else None
     return _outlook(run, config, here, rows, per_row, batch_of, work_of, scored)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import selectors
 import signal
 import time
@@ -144,7 +145,13 @@ class Controller:
             "kind": trial.kind,
             "parameters": trial.point,
             "deaths": trial.deaths,
+            "runs_of_worker": self._runs_of_worker(),
         }
+
+    def _runs_of_worker(self) -> int:
+        """Return about how many trials each worker trains, which what it compiles has to pay for."""
+        total = None if self.settings.fresh_process else self.definition.total()
+        return math.ceil((total or 1) / len(self.slots))
 
     def _listen(self) -> None:
         """Take in what workers say; wait a little if they say nothing."""

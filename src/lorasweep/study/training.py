@@ -110,7 +110,7 @@ class Training:
 
         Its values are those of the study's objectives in the run's summary.
         """
-        self.host.reporter = reporter
+        self.host.reporter, self.host.runs = reporter, job.lineage.get("runs_of_worker", 1)
         run = build_run(job.run)
         run.resume = str(job.folder) if is_run(job.folder) else None
         run.name = f"{job.number}-{run.name or slug(','.join(job.varied)) or 'baseline'}"
