@@ -7,6 +7,7 @@ import hydra
 from omegaconf import DictConfig
 
 from lorasweep import compose, determinism
+from lorasweep.host import stoppable
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
@@ -28,10 +29,12 @@ def main(config: DictConfig) -> float | None:
 
 if __name__ == "__main__":
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    if run := compose.check_command_line(Path(__file__).parent / "conf"):
-        determinism.prepare(run.deterministic)
-        from lorasweep.preflight import check_inputs
+    with stoppable():
+        if run := compose.check_command_line(Path(__file__).parent / "conf"):
+            determinism.prepare(run.deterministic)
+            from lorasweep.preflight import check_inputs
 
-        with compose.user_errors():
-            check_inputs(run)
-    main()
+            with compose.user_errors():
+                check_inputs(run)
+            import lorasweep.run  # noqa: F401  takes seconds, and from here on Hydra makes a folder
+        main()

@@ -29,22 +29,31 @@ class Checkout:
     """Files that differ from the commit, untracked ones among them."""
     patch: str
     """What `git apply` makes of the commit what runs, secrets left out; empty without changes."""
-    sha256: str | None
-    """Of the changes as they are; None without any."""
+    diff: str
+    """The hash of the changes as they are; or that there are none, or that git did not tell."""
 
     def facts(self) -> dict[str, Any]:
         """Return what a record says of it."""
-        return {"commit": self.commit, "changed": list(self.changed), "diff": self.sha256 or "none"}
+        return {"commit": self.commit, "changed": list(self.changed), "diff": self.diff}
+
+
+class GitFailed(Exception):
+    """Git is missing, took too long or refused."""
 
 
 @cache
 def checkout(folder: Path = FOLDER) -> Checkout | None:
     """Return the state of a checkout; None outside of one."""
-    if not (commit := _git(folder, "rev-parse", "HEAD").strip()):
+    try:
+        commit = _git(folder, "rev-parse", "HEAD").strip()
+    except GitFailed:
         return None
-    changed = [line[3:] for line in _git(folder, "status", "--porcelain", "-uall").splitlines()]
-    patch = _diff(folder) if changed else ""
-    digest = hashlib.sha256(patch.encode()).hexdigest() if patch else None
+    try:
+        changed = [line[3:] for line in _git(folder, "status", "--porcelain", "-uall").splitlines()]
+        patch = _diff(folder) if changed else ""
+    except (GitFailed, OSError) as error:
+        return Checkout(commit, (), "", f"unknown: {error}")
+    digest = hashlib.sha256(patch.encode(errors="surrogateescape")).hexdigest() if patch else "none"
     kept = patch if len(patch) <= LARGEST_PATCH else f"# {len(patch):,} characters, which are too many to keep\n"
     return Checkout(commit, tuple(sorted(changed)), redacted(kept), digest)
 
@@ -53,7 +62,8 @@ def checkout(folder: Path = FOLDER) -> Checkout | None:
 def code_hash() -> str:
     """Return a hash of the code that a run passes through; what is around runs has folders of its own."""
     package, digest = Path(__file__).parent, hashlib.sha256()
-    for path in sorted([*package.glob("*.py"), *(package / "data").rglob("*.py")]):
+    within = (path for folder in ("data", "memory") for path in (package / folder).rglob("*.py"))
+    for path in sorted([*package.glob("*.py"), *within]):
         digest.update(f"{path.relative_to(package)}\n".encode() + path.read_bytes())
     return digest.hexdigest()
 
@@ -85,6 +95,8 @@ def _git(folder: Path, *arguments: str, index: Path | None = None) -> str:
     command = ["git", "-C", str(folder), *arguments]
     try:
         done = subprocess.run(command, capture_output=True, timeout=20, env=environment)
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout.decode(errors="surrogateescape") if done.returncode == 0 else ""
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise GitFailed(f"git {arguments[0]}: {type(error).__name__}") from None
+    if done.returncode:
+        raise GitFailed(f"git {arguments[0]}: exit code {done.returncode}")
+    return done.stdout.decode(errors="surrogateescape")

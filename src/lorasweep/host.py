@@ -87,10 +87,7 @@ class OwnProcess(Host):
         self.training = self._asked = False
 
         def heed(number: int, frame: FrameType | None) -> None:
-            if os.getpid() != process:  # a loader's: the step that is being finished may need it, a second SIGTERM not
-                if number == signal.SIGTERM and self._asked:
-                    os._exit(0)
-                self._asked = True
+            if os.getpid() != process:  # a loader's: the step that is being finished may need it
                 return
             if self._asked or not self.training:
                 raise KeyboardInterrupt(signal.Signals(number).name)
@@ -103,6 +100,22 @@ class OwnProcess(Host):
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Let every signal that stops a run stop the process where nothing is trained, too, with the same exit code."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt(signal.Signals(number).name)
+
+    for number in OwnProcess.SIGNALS:
+        signal.signal(number, stop)
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        os.write(2, f"stopped by {interrupt} while nothing was trained; the same command begins again\n".encode())
+        raise SystemExit(os.EX_TEMPFAIL) from None
 
 
 ALONE = Host()

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from lorasweep.local_files import short_names
-from lorasweep.reproduce.facts import COMPUTE, KERNELS
+from lorasweep.means import COMPUTE, KERNELS
 from lorasweep.versions import SCHEMA_VERSION
 
 AS_THEY_ARE = (

@@ -20,6 +20,7 @@ import yaml
 from lorasweep.checkout import FOLDER, checkout, code_hash, constraints_hash
 from lorasweep.environment import environment, hardware, installed_packages
 from lorasweep.local_files import absolute
+from lorasweep.means import by_other_means
 from lorasweep.redaction import redacted
 from lorasweep.results import read_json
 from lorasweep.rules import Problem, UserError
@@ -33,7 +34,8 @@ NOT_SAVED = ("resume", "resume_anyway")
 PATCH = "code.patch"
 SEEDS = (
     "seed: adapter, dropout, and order of rows unless data_seed is given; data_seed with the number of the epoch: order"
-    " of rows; split_seed: which rows are held out, and generated rows"
+    " of rows; split_seed: which rows are held out, and generated rows;"
+    " sampler_seed with the number of the trial: what a study's sampler draws"
 )
 
 
@@ -132,16 +134,23 @@ def surroundings(run: Run) -> dict[str, Any]:
 
 
 def complete_record(folder: Path, facts: Mapping[str, Any]) -> None:
-    """Add to a run's record what is known once all is loaded; from then on it is only read."""
+    """Add to a run's record what is known once all is loaded; from then on it is only read.
+
+    Of a run that is gone on with it was known before, and what is otherwise now is listed.
+    """
     path = folder / "record.json"
-    write_json(path, read_json(path) | dict(facts))
+    before = read_json(path)
+    now = before | dict(facts)
+    if now.get("resumed"):
+        now["resumed"][-1]["means"] |= by_other_means(before, now)
+    write_json(path, now)
     path.chmod(0o444)
 
 
 def write_patch(folder: Path) -> None:
     """Write the uncommitted changes of the code into a run folder, for `git apply` on the commit of its record."""
     if (state := checkout()) and state.patch:
-        write_text(folder / PATCH, state.patch)
+        write_text(folder / PATCH, state.patch, errors="surrogateescape")
 
 
 def write_json(path: Path, values: Any) -> None:
@@ -149,10 +158,10 @@ def write_json(path: Path, values: Any) -> None:
     write_text(path, json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
+def write_text(path: Path, text: str, errors: str = "strict") -> None:
+    """Write a file whole or not at all; `errors` as `open` takes it."""
     staging = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(staging, "w", encoding="utf-8", newline="") as file:
+    with open(staging, "w", encoding="utf-8", errors=errors, newline="") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())

@@ -17,6 +17,7 @@ from lorasweep.checkpointing import is_judged_anew, put_files_back
 from lorasweep.checkpoints import Broken, Checkpoint
 from lorasweep.file_hashes import file_hash
 from lorasweep.identity import Difference, differences, identity, refusals
+from lorasweep.means import by_other_means
 from lorasweep.results import read_json
 from lorasweep.rules import Problem, UserError
 from lorasweep.schema import Run
@@ -24,6 +25,8 @@ from lorasweep.schema import Run
 LOCK = ".lock"
 ASKED = ("created", "command", "overrides", "choices", "lineage", "name")
 """Of a record what says how the run was asked for."""
+LOADED = ("numerics", "start")
+"""Of a record what is known once all is loaded."""
 SECONDS_TO_UNLOCK = 10.0
 """Loader processes of a run that was killed hold its lock for a few seconds more."""
 
@@ -36,6 +39,8 @@ class Place:
     checkpoint: Checkpoint | None = None
     changed: tuple[Difference, ...] = ()
     """What is otherwise from here on, because the user wants it so."""
+    means: dict[str, list[Any]] = field(default_factory=dict)
+    """What computes otherwise from here on, by name: as it was and as it is."""
     notes: list[str] = field(default_factory=list)
     """What to say about it."""
 
@@ -51,7 +56,7 @@ def held(folder: Path, run: Run, written: dict[str, Any]) -> Iterator[Place]:
         record.claim(folder, run)
     with _locked(folder):
         now = identity(record.saved_values(run), written)
-        place = _taken_up(folder, run, now) if run.resume else Place(now)
+        place = _taken_up(folder, run, now, written) if run.resume else Place(now)
         if run.resume:
             record.save_config(folder, run)
             put_files_back(folder, place.checkpoint, is_judged_anew(place.changed))
@@ -69,7 +74,7 @@ def _locked(folder: Path) -> Iterator[None]:
         raise UserError(Problem("resume", str(folder), allowed)) from None
 
 
-def _taken_up(folder: Path, run: Run, now: dict[str, Any]) -> Place:
+def _taken_up(folder: Path, run: Run, now: dict[str, Any], written: dict[str, Any]) -> Place:
     found = list(differences(_recorded(folder), now))
     of_trial = run.study is not None
     if not of_trial and (problems := refusals(found, folder, run.resume_anyway)):
@@ -80,9 +85,12 @@ def _taken_up(folder: Path, run: Run, now: dict[str, Any]) -> Place:
     if checkpoint is None:
         notes.append("there is no checkpoint to go on from: the run begins at step 0")
         return Place(now, notes=notes)
-    changed = tuple(differences(checkpoint.identity, now))
+    changed, told = tuple(differences(checkpoint.identity, now)), {item.name for item in found}
+    means = by_other_means(read_json(folder / "record.json"), written)
+    means = {name: values for name, values in means.items() if name not in told}
+    notes += [f"{name} has changed: {before} -> {after}" for name, (before, after) in means.items()]
     checkpoints.adopt(checkpoint, now)  # or the run that goes on could not be gone on with
-    return Place(now, checkpoint, changed, notes)
+    return Place(now, checkpoint, changed, means, notes)
 
 
 def _recorded(folder: Path) -> dict[str, Any]:
@@ -113,9 +121,12 @@ def _write_record(folder: Path, run: Run, written: dict[str, Any], place: Place)
             "device": written["device"]["name"],
             "notes": place.notes,
             "changed": {item.name: [item.before, item.now] for item in place.changed},
+            "means": place.means,
+            "lineage": written["lineage"],
             "checkpoint": file_hash(manifest) if manifest else None,
         }
-        written = written | {name: before[name] for name in ASKED if name in before}
+        kept = (*ASKED, *LOADED) if place.checkpoint else ASKED
+        written = written | {name: before[name] for name in kept if name in before}
         written["resumed"] = [*before.get("resumed", []), again]
     record.write_json(folder / "record.json", written)
     record.write_patch(folder)

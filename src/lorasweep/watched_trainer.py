@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Callable
 from functools import partial
+from multiprocessing.context import ForkContext, ForkProcess
 from typing import Any
 
 from torch.utils.data import DataLoader
@@ -28,8 +29,10 @@ class WatchedTrainer(SFTTrainer):
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Return the loader of a run, whose processes end with it and at no signal to the whole job."""
         loader: DataLoader[Any] = super().get_train_dataloader()
-        prepare = loader.worker_init_fn or _nothing
-        loader.worker_init_fn = partial(_heed_parent, prepare)
+        base = getattr(loader, "base_dataloader", loader)  # accelerate's is a shell: what is set on it reaches nothing
+        base.worker_init_fn = partial(_heed_parent, base.worker_init_fn or _nothing)
+        if base.num_workers:
+            base.multiprocessing_context = BornDeaf()
         return loader
 
     def _maybe_log_save_evaluate(self, *arguments: Any, **options: Any) -> None:
@@ -49,14 +52,31 @@ class WatchedTrainer(SFTTrainer):
         """Load nothing: by then a sampler may have drawn the order of an epoch from another stream."""
 
 
-def _heed_parent(prepare: Callable[[int], None], worker: int) -> None:
-    """Have a loader's process end when its parent says so, and at no other SIGTERM.
+class DeafProcess(ForkProcess):
+    """A process that begins with SIGTERM blocked, so that there is no moment in which it dies of one.
 
     Sent to all processes of a job, as Slurm does, it would end the step which is to be finished: torch's handler dies
     of it.
     """
+
+    def start(self) -> None:
+        """Start it; what is blocked here is inherited."""
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+        try:
+            super().start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+class BornDeaf(ForkContext):
+    """Makes such processes."""
+
+    Process = DeafProcess
+
+
+def _heed_parent(prepare: Callable[[int], None], worker: int) -> None:
+    """Have a loader's process, which SIGTERM does not reach, end when its parent sends one."""
     prepare(worker)
-    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from lorasweep import reproduce
+from lorasweep.means import COMPUTE
 from lorasweep.reproduce import written
 from lorasweep.reproduce.drift import compared
-from lorasweep.reproduce.facts import COMPUTE, facts
+from lorasweep.reproduce.facts import facts
 from tests.reproduce.conftest import Recorded, edited
 
 Change = Callable[[bytes], bytes]

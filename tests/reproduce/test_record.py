@@ -146,7 +146,62 @@ def test_changes_of_the_checkout_are_kept_with_untracked_source(repository: Path
     assert "rows.jsonl" not in state.patch
     assert git(repository, "status", "--porcelain").splitlines() == [" M code.py", "?? more.py", "?? rows.jsonl"]
     (repository / "more.py").write_text("b = 5\n")
-    assert state_of(repository).sha256 != state.sha256
+    assert state_of(repository).diff != state.diff
+
+
+def test_source_of_any_encoding_is_kept_byte_by_byte(
+    repository: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    (repository / "code.py").write_bytes(b"a = 'caf\xe9'\n")
+    (repository / "more.py").write_bytes(b"# \xff\n")
+    folder, state = tmp_path_factory.mktemp("run"), state_of(repository)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(record, "checkout", lambda: state)
+        record.write_patch(folder)
+    git(repository, "stash", "-u", "-q")
+    git(repository, "apply", str(folder / record.PATCH))
+    assert (repository / "code.py").read_bytes() == b"a = 'caf\xe9'\n"
+    assert (repository / "more.py").read_bytes() == b"# \xff\n"
+
+
+def test_changes_that_git_does_not_tell_are_unknown_and_not_none(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (repository / "code.py").write_text("a = 2\n")
+    real = checkout._git
+
+    def failing(folder: Path, *arguments: str, index: Path | None = None) -> str:
+        if arguments[0] == "diff":
+            raise checkout.GitFailed("git diff: TimeoutExpired")
+        return real(folder, *arguments, index=index)
+
+    monkeypatch.setattr(checkout, "_git", failing)
+    assert state_of(repository).facts()["diff"] == "unknown: git diff: TimeoutExpired"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "password: canary1", "+password: correct-horse-canary", 'db_pass = "canary"', 'OPENAI_KEY="canary123def456ghi7"',
+        'api_key="canary1"', "Authorization: Bearer canary1234", "AIza" + "canary0" * 5, "auth_token = 'canary words'",
+        "https://canary0123456789ab@host/me/it", '{"password": "canary"}', "smtp-pwd=canary-pwd",
+    ],
+)  # fmt: skip
+def test_what_is_called_a_secret_is_left_out_of_patches(line: str) -> None:
+    assert "canary" not in redaction.redacted(line)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "    password = get_password()", "    api_key = settings.api_key", "connect(password=password,", "f(password=password",
+        "tokenizer: gpt2-medium", 'pad_token: "<pad>"', 'key = "lora.alpha"', "def f(password: str) -> None:",
+        "api_key: str | None = None", "postgresql://user@host/db", 'secret = os.environ["X"]', "max_new_tokens: 1600000",
+        'if secret == "abcdefgh": pass', "access_token = token_of(x)",
+    ],
+)  # fmt: skip
+def test_code_that_names_secrets_is_left_as_it_is(line: str) -> None:
+    assert redaction.redacted(line) == line
 
 
 def test_the_changes_can_be_put_back_on_the_commit(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -137,7 +137,9 @@ def test_a_run_that_was_interrupted_is_compared_as_far_as_it_went(tmp_path: Path
     assert train(run, Launch(tmp_path / "run", []), Stopper(2)).state == "interrupted"
     done, _ = again(tmp_path / "run", tmp_path / "again")
     assert done.judgement.verdict is Verdict.EXACT
+    assert done.judgement.reasons == ["as far as it went, 2 steps: it is interrupted"]
     assert done.steps.compared == {0, 1, 2}
+    assert read_json(tmp_path / "again" / "summary.json")["steps"] == 2
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from lorasweep import compose
@@ -236,6 +238,37 @@ def test_a_signal_to_the_whole_job_costs_nothing(
     assert differing(left_by(folder), left_by(tmp_path / "through")) == []
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+def test_a_signal_before_anything_is_trained_leaves_what_can_be_begun_again(
+    number: signal.Signals, tmp_path: Path
+) -> None:
+    process = start(tmp_path, *LONG, "hydra.run.dir=run")
+    loaded = Path(f"/proc/{process.pid}/maps")
+    until(lambda: "libtorch" in loaded.read_text() or process.poll() is not None, 300)
+    process.send_signal(number)
+    assert process.wait(300) == 75
+    printed = (tmp_path / "printed").read_text()
+    assert "while nothing was trained" in printed
+    assert "Traceback" not in printed
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_two_signals_to_the_whole_job_end_it_at_once_though_loaders_work_for_it(tmp_path: Path) -> None:
+    process = start(tmp_path, *LONG, "train.loader_workers=2", "hydra.run.dir=run")
+    until(lambda: steps_of(tmp_path / "run") >= 2 or process.poll() is not None, 300)
+    loaders = psutil.Process(process.pid).children()
+    assert loaders
+    blocked = [re.search(r"SigBlk:\s*(\w+)", Path(f"/proc/{item.pid}/status").read_text()) for item in loaders]
+    assert all(mask and int(mask[1], 16) & 1 << signal.SIGTERM - 1 for mask in blocked)
+    for _ in range(2):
+        os.killpg(process.pid, signal.SIGTERM)
+    assert process.wait(300) == 75
+    assert "Traceback" not in (tmp_path / "printed").read_text()
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["state"] == "interrupted"
+    assert not psutil.wait_procs(loaders, 60)[1]
+
+
 def test_a_signal_lets_a_step_end_and_the_next_one_does_not(capfd: pytest.CaptureFixture[str]) -> None:
     host, before = OwnProcess(), signal.getsignal(signal.SIGTERM)
     for first, second in (
@@ -261,17 +294,16 @@ def test_before_the_first_step_there_is_nothing_to_finish() -> None:
     assert not host.stopping()
 
 
-def test_processes_of_a_loader_outlive_a_signal_to_the_whole_job_until_they_are_told_again() -> None:
+def test_processes_of_a_loader_leave_every_signal_to_their_parent() -> None:
     host = OwnProcess()
     with host.listening():
         host.training = True
         child = os.fork()
         if not child:
-            for number in (signal.SIGINT, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR1):
+            for number in 2 * OwnProcess.SIGNALS:
                 signal.raise_signal(number)
-            signal.raise_signal(signal.SIGTERM)  # torch's, or multiprocessing's at the end
-            os._exit(1)
-    assert os.waitpid(child, 0)[1] == 0
+            os._exit(0 if not host.stopping() else 2)
+        assert os.waitpid(child, 0)[1] == 0
 
 
 def test_the_command_goes_on(tmp_path: Path) -> None:

@@ -17,10 +17,11 @@ import pytest
 from filelock import FileLock
 from safetensors import SafetensorError
 
-from lorasweep import checkpoints, lora, metrics, record, resume
+from lorasweep import checkpoints, lora, metrics, record, reproduce, resume
 from lorasweep.ending import Result
 from lorasweep.host import ALONE, Host, Interrupted
 from lorasweep.record import Launch
+from lorasweep.reproduce.facts import Weight
 from lorasweep.results import read_results
 from lorasweep.rules import UserError
 from lorasweep.run import train
@@ -322,6 +323,31 @@ def test_other_code_is_refused_unless_it_is_said_to_be_fine(stopped: Path, monke
     assert "package torch has changed" in log(stopped)
     assert any("torch" in note for note in json.loads((stopped / "record.json").read_text())["resumed"][0]["notes"])
     assert go(tiny(*RUN), stopped).state == "complete", "from here on the other code is the one it has"
+
+
+def test_a_run_that_goes_on_by_other_means_says_so_wherever_it_is_asked(
+    stopped: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = {**record.hardware(), "instructions": "x86-64-v2"}
+    begun = json.loads((stopped / "record.json").read_text())
+    monkeypatch.setattr(record, "hardware", lambda: elsewhere)
+    monkeypatch.setenv("DNNL_MAX_CPU_ISA", "SSE41")
+    monkeypatch.setattr("lorasweep.run.numerics", lambda trainer: {**begun["numerics"], "cpu_capability": "DEFAULT"})
+    assert go(tiny(*RUN), stopped).state == "complete"
+    was = begun["hardware"]["instructions"]
+    (again,) = json.loads((stopped / "record.json").read_text())["resumed"]
+    assert again["means"] == {
+        "instructions of the processor": [was, "x86-64-v2"],
+        "variable DNNL_MAX_CPU_ISA": ["not set", "SSE41"],
+        "numerics: cpu_capability": [begun["numerics"]["cpu_capability"], "DEFAULT"],
+    }
+    assert f"instructions of the processor has changed: {was} -> x86-64-v2" in log(stopped)
+    monkeypatch.undo()
+    known = reproduce.check(str(stopped), [])
+    assert known.expected == "equivalent"
+    assert {"instructions of the processor up to step 5", "variable DNNL_MAX_CPU_ISA up to step 5"} <= {
+        item.name for item in known.facts.of(Weight.MEANS)
+    }
 
 
 def test_a_trial_of_other_code_begins_again_instead(

@@ -99,7 +99,7 @@ def reproduce(known: Check, overrides: Sequence[str], reporter: Reporter) -> Rep
     host = Reproducing(
         known.folder,
         steps,
-        steps.last if results.state == "pruned" else None,
+        results.state,
         lambda: reporter.loaded(known, _facts_of(results, known.folder)),
         reporter.differs,
     )

@@ -58,12 +58,13 @@ def compared(before: Mapping[str, Fact], now: Mapping[str, Fact]) -> Comparison:
 
 def gone_on_otherwise(record: Mapping[str, Any]) -> list[Drift]:
     """Return what was another in the first steps of a run that has been gone on with: nothing repeats both parts."""
-    return [
-        Drift(f"{name} up to step {time['step']}", Weight.MEANS if _is_means(name) else Weight.INPUT, before, now)
-        for time in record.get("resumed", ())
-        for name, (before, now) in (time.get("changed") or {}).items()
-        if time["step"]
-    ]
+    found = []
+    for time in record.get("resumed", ()):
+        changed, means = time.get("changed") or {}, time.get("means") or {}
+        for name, (before, now) in {**changed, **means}.items() if time["step"] else ():
+            weight = Weight.MEANS if name in means or _is_means(name) else Weight.INPUT
+            found.append(Drift(f"{name} up to step {time['step']}", weight, before, now))
+    return found
 
 
 def _is_means(name: str) -> bool:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lorasweep.identity import CODE, PACKAGES, is_free, options
+from lorasweep.identity import is_free, options
 from lorasweep.input_files import OF_TOKENIZER, TEMPLATE_FILE
 from lorasweep.local_files import short_names
+from lorasweep.means import COMPUTE, known, means, named
 from lorasweep.versions import KEY, current
 
 
@@ -32,16 +32,13 @@ class Fact(NamedTuple):
     weight: Weight
 
 
-COMPUTE = re.compile(rf"({'|'.join(PACKAGES)}|jinja2|safetensors|sentencepiece|triton|nvidia-.*)$", re.IGNORECASE)
-"""Packages that decide numbers, or which rows there are."""
-KERNELS = (
-    "ATEN_CPU_CAPABILITY", "CUBLAS_WORKSPACE_CONFIG", "DNNL_MAX_CPU_ISA", "FLASH_ATTENTION_DETERMINISTIC",
-    "KMP_DETERMINISTIC_REDUCTION", "MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "NVIDIA_TF32_OVERRIDE", "ONEDNN_MAX_CPU_ISA",
-    "OPENBLAS_CORETYPE", "TORCHINDUCTOR_DETERMINISTIC",
-)  # fmt: skip
-"""Environment variables that choose kernels."""
 LOADED = (".safetensors", ".bin", ".json", ".py")
 """Files of a model folder that make a model, besides those of its tokenizer."""
+SURROUND = (
+    "CUDA_VISIBLE_DEVICES", "MKL_NUM_THREADS", "OMP_PROC_BIND", "PYTHONHASHSEED", "PYTORCH_CUDA_ALLOC_CONF",
+    "TOKENIZERS_PARALLELISM",
+)  # fmt: skip
+"""Environment variables that should change nothing."""
 MEANS = (
     "deterministic", "model.attention", "train.gradient_checkpointing", "train.padding_free", "train.compile",
     "train.lean", "train.fit", "train.loader_workers", "train.log_every", "evaluation.batch_size",
@@ -59,7 +56,7 @@ def facts(record: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Fac
     """Return all facts of a record by name, with the config that it has or that run.yaml has."""
     named = {
         **{name: Fact(value, Weight.INPUT) for name, value in _inputs(record)},
-        **{name: Fact(value, Weight.MEANS) for name, value in _means(record)},
+        **{name: Fact(value, Weight.MEANS) for name, value in means(record)},
         **{name: Fact(value, Weight.NOTE) for name, value in _notes(record)},
     }
     kept = record.get("config", {})
@@ -73,16 +70,16 @@ def _inputs(record: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     data, model, tokenizer = (record.get(name, {}) for name in ("data", "model", "tokenizer"))
     files = data.get("files", {})
     names = short_names(files)
-    yield from _named("data file", {names[path]: value for path, value in files.items()})
-    yield from _known(("commit of the data", data.get("commit")), ("commit of the model", model.get("commit")))
+    yield from named("data file", {names[path]: value for path, value in files.items()})
+    yield from known(("commit of the data", data.get("commit")), ("commit of the model", model.get("commit")))
     for name, split in data.get("splits", {}).items():
         yield from _rows(name, split)
     of_model = model.get("sha256") or {}
     weights = {name: value for name, value in of_model.items() if not OF_TOKENIZER.search(name)}
-    yield from _named("model file", {name: value for name, value in weights.items() if name.endswith(LOADED)})
+    yield from named("model file", {name: value for name, value in weights.items() if name.endswith(LOADED)})
     of_tokenizer = tokenizer.get("sha256") or {name: of_model[name] for name in of_model.keys() - weights.keys()}
-    yield from _named("tokenizer file", {name: value for name, value in of_tokenizer.items() if name != TEMPLATE_FILE})
-    yield from _known(
+    yield from named("tokenizer file", {name: value for name, value in of_tokenizer.items() if name != TEMPLATE_FILE})
+    yield from known(
         ("chat template", tokenizer.get("chat_template") or of_tokenizer.get(TEMPLATE_FILE)),
         ("special tokens", tokenizer.get("special")),
         ("adapter that is trained further", record.get("adapter", {}).get("sha256")),
@@ -99,61 +96,26 @@ def _rows(name: str, split: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
         yield f"rows of {name}", split["sha256"]
 
 
-def _means(record: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    device, hardware, environment = (record.get(name, {}) for name in ("device", "hardware", "environment"))
-    gpu = hardware.get("gpu", {})
-    yield from _known(
-        (CODE, record.get("code")),
-        ("python", record.get("python")),
-        ("libc", environment.get("libc")),
-        ("device", _device(device, hardware)),
-        ("threads", device.get("threads")),
-        ("precision", device.get("precision")),
-        ("instructions of the processor", hardware.get("instructions")),
-        ("driver of the GPU", gpu.get("driver")),
-        ("compute capability", gpu.get("capability")),
-        ("CUDA", device.get("cuda")),
-        ("cuDNN", device.get("cudnn")),
-        ("values the adapter began with", record.get("start")),
-    )
-    packages = record.get("packages", {})
-    yield from _named("package", {name: value for name, value in packages.items() if COMPUTE.match(name)})
-    set_here = environment.get("variables")
-    if set_here is not None:
-        yield from _named("variable", {name: set_here.get(name, "not set") for name in KERNELS})
-    yield from _named("numerics:", record.get("numerics", {}))
-
-
 def _notes(record: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     git, hardware = record.get("git", {}), record.get("hardware", {})
     gpu = hardware.get("gpu", {})
-    yield from _known(
+    yield from known(
         ("git commit", git.get("commit")),
         ("uncommitted changes", git.get("diff")),
         ("constraints.txt", record.get("constraints")),
         ("system", record.get("platform")),
         ("build of python", record.get("environment", {}).get("build")),
+        ("locale", record.get("environment", {}).get("locale")),
         ("processor", hardware.get("processor")),
+        ("cores", hardware.get("cores")),
         ("GPU", gpu.get("uuid")),
+        ("memory of the GPU", gpu.get("memory")),
         ("power limit", gpu.get("power_limit")),
+        ("clock limit", gpu.get("clock_limit")),
         ("MIG", gpu.get("mig")),
     )
     packages = record.get("packages", {})
-    yield from _named("package", {name: value for name, value in packages.items() if not COMPUTE.match(name)})
-
-
-def _device(device: Mapping[str, Any], hardware: Mapping[str, Any]) -> str | None:
-    """Return the GPU by its name, or that it is the processor, which has facts of its own."""
-    kind, gpu = device.get("kind"), hardware.get("gpu")
-    if kind == "cpu" or (hardware and not gpu):
-        return "cpu"
-    name = gpu["name"] if gpu else device.get("name")
-    return str(name).partition(" (the first of")[0] if name else None
-
-
-def _named(kind: str, values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    yield from ((f"{kind} {name}", value) for name, value in values.items())
-
-
-def _known(*pairs: tuple[str, Any]) -> Iterator[tuple[str, Any]]:
-    yield from ((name, value) for name, value in pairs if value is not None)
+    yield from named("package", {name: value for name, value in packages.items() if not COMPUTE.match(name)})
+    set_here = record.get("environment", {}).get("variables")
+    if set_here is not None:
+        yield from named("variable", {name: set_here.get(name, "not set") for name in SURROUND})

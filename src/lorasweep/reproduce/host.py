@@ -22,17 +22,18 @@ class Reproducing(OwnProcess):
         self,
         folder: Path,
         steps: Steps,
-        prune_after: int | None,
+        ended: str,
         loaded: Callable[[], None],
         differs: Callable[[list[Difference]], None],
     ) -> None:
-        self.folder, self.steps, self.prune_after = folder, steps, prune_after
+        self.folder, self.steps, self.ended = folder, steps, ended
         self.loaded, self.differs = loaded, differs
         self.read = 0
-        self.is_loaded = False
+        self.step, self.is_loaded = 0, False
 
     def progress(self, step: int, total: int) -> None:
         """Compare what is there."""
+        self.step = step
         if not self.is_loaded:
             self.is_loaded = True
             self.loaded()
@@ -40,7 +41,11 @@ class Reproducing(OwnProcess):
 
     def report(self, step: int, tokens: int, value: float) -> bool:
         """End the run where the recorded one was pruned."""
-        return self.prune_after is None or step < self.prune_after
+        return self.ended != "pruned" or step < self.steps.last
+
+    def stopping(self) -> bool:
+        """Tell whether a signal has come, or the recorded run was interrupted here."""
+        return super().stopping() or (self.ended == "interrupted" and self.step >= self.steps.last)
 
     def look(self) -> None:
         """Compare the lines that have been written since the last look."""

@@ -10,8 +10,8 @@ from lorasweep import hub
 from lorasweep.continuation import origin
 from lorasweep.environment import environment
 from lorasweep.input_files import data_files, is_made, model_facts, tokenizer_facts
+from lorasweep.means import KERNELS
 from lorasweep.record import surroundings
-from lorasweep.reproduce.facts import KERNELS
 from lorasweep.schema import Run
 
 THREADS = "OMP_NUM_THREADS"

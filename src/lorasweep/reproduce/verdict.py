@@ -87,7 +87,7 @@ def judge(before: RunResults, now: RunResults, facts: Comparison, steps: Steps) 
     if not steps.numbers and not pairs:
         return judged(Verdict.INCOMPARABLE, "the record has neither numbers of steps nor an adapter to compare with")
     if not reasons:
-        return judged(Verdict.EXACT)
+        return judged(Verdict.EXACT, *([] if before.state in SETTLED else [_as_far(before, steps)]))
     if inputs := [item.name for item in facts.of(Weight.INPUT)]:
         return judged(Verdict.INCOMPARABLE, f"another input: {', '.join(inputs)}", *reasons)
     if metric is None or _ends_otherwise(before, now):
@@ -106,6 +106,10 @@ def _differences(
     if missing := steps.missing():
         found.append(f"{len(missing)} steps did not come about, the first of them {missing[0]}")
     return found + [f"another {name}" for name, (was, is_now) in digests.items() if was != is_now]
+
+
+def _as_far(before: RunResults, steps: Steps) -> str:
+    return f"as far as it went, {len(steps.compared - {0})} steps: it is {before.state or 'without an end'}"
 
 
 def _ends_otherwise(before: RunResults, now: RunResults) -> bool:
