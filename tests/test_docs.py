@@ -20,7 +20,7 @@ from lorasweep.listing import Entry
 from lorasweep.overview import RunOverview, StudyOverview
 from lorasweep.record import Launch, claim
 from lorasweep.run import train
-from tests.conftest import ROOT, command, composed, tiny
+from tests.conftest import ROOT, TINY, command, composed, tiny
 from tests.resume.children import Stopper
 from tests.tracking.server import wandb_server
 
@@ -184,6 +184,46 @@ def test_the_commands_about_studies_run_one_after_the_other(page: str, experimen
                 assert "wins" in done.stdout or "inside the noise" in done.stdout
     finally:
         promoted.unlink(missing_ok=True)
+
+
+def git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(folder), "-c", "user.name=a", "-c", "user.email=a@b", *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def tree_of(checkout: Path) -> str:
+    """Git's hash of all files of a checkout that it does not ignore."""
+    git(checkout, "add", "--all")
+    return git(checkout, "write-tree")
+
+
+@pytest.mark.slow
+def test_the_line_that_puts_the_code_of_a_run_back_does(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "reproduce.md").read_text()
+    (line,) = (line.strip() for line in page.splitlines() if line.startswith("    cd CHECKOUT"))
+    first, other, run = (tmp_path / name for name in ("first", "other", "run"))
+    for checkout in (first, other):
+        git(tmp_path, "clone", "--quiet", "--shared", str(ROOT), str(checkout))
+    shutil.copytree(ROOT / "src", first / "src", dirs_exist_ok=True)  # the code that is tested, committed or not
+    with open(first / "src" / "lorasweep" / "chat.py", "a") as source:
+        source.write("# changed  \n\n# für diesen Lauf, ohne Zeilenende")
+    (first / "conf" / "optim" / "mine.yaml").write_text("name: adamw_torch\nlr: 2e-3\n")
+    (first / "src" / "lorasweep" / "mine.py").write_text('"""Is not committed."""\n')
+    done = subprocess.run(
+        [sys.executable, "train.py", *TINY, "optim=mine", "train.max_steps=1", "data.limit=24", f"hydra.run.dir={run}"],
+        cwd=first, env={**os.environ, "PYTHONPATH": f"{first}/src"}, capture_output=True, text=True, timeout=400,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    recorded = json.loads((run / "record.json").read_text())["git"]
+    assert {"src/lorasweep/chat.py", "conf/optim/mine.yaml", "src/lorasweep/mine.py"} <= set(recorded["changed"])
+
+    git(other, "rm", "--quiet", "README.md")
+    git(other, "commit", "--quiet", "--message", "a later one")
+    assert tree_of(other) != tree_of(first)
+    words = {"CHECKOUT": str(other), "COMMIT": recorded["commit"], "RUN": str(run)}
+    typed = re.sub("|".join(words), lambda word: shlex.quote(words[word[0]]), line)
+    subprocess.run(["sh", "-c", typed], check=True, capture_output=True)
+    assert tree_of(other) == tree_of(first)
 
 
 @pytest.mark.parametrize("kind", [Entry, RunOverview, StudyOverview, Comparison])

@@ -63,6 +63,17 @@ class Stopper(Host):
         return self.done >= self.steps
 
 
+class Telling(Host):
+    """Writes down how many steps of a run are done, for who looks at it once it is killed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.place = folder / "done.txt"
+        self.place.unlink(missing_ok=True)
+
+    def progress(self, step: int, total: int) -> None:
+        self.place.write_text(str(step))
+
+
 def child(run: Run, folder: Path, kill: Kill | None = None, before: Callable[[], None] | None = None) -> int:
     """Train in a process of its own, of a folder that holds a run the rest of it; its exit code."""
     run.resume = str(folder) if (folder / "run.yaml").exists() else None
@@ -75,10 +86,32 @@ def child(run: Run, folder: Path, kill: Kill | None = None, before: Callable[[],
 
 def killed(run: Run, folder: Path, *kills: Kill) -> Path:
     """Kill a run again and again, then let it come to its end; its folder."""
+    saved = []
     for kill in kills:
         assert child(run, folder, kill) == -signal.SIGKILL, f"{kill} did not come to pass"
+        saved.append(saved_before(kill, run, folder))
     assert child(run, folder) == 0
+    assert resumed_after(folder) == saved
     return folder
+
+
+def saved_before(kill: Kill, run: Run, folder: Path) -> int:
+    """The last step of which a checkpoint was written before a kill, 0 without one: by what was done, not by the disk.
+
+    A step is evaluated before it is saved; of one that is being saved the disk alone tells whether it has come so far.
+    """
+    place, every = folder / "done.txt", run.train.save_every
+    assert every
+    done = int(place.read_text()) if place.exists() else 0
+    is_saved = kill.site != "flush" or (folder / "checkpoints" / f"step-{done:06d}").exists()
+    saved = done if kill.site != "evaluation" and is_saved else max(0, done - 1)
+    return saved // every * every
+
+
+def resumed_after(folder: Path) -> list[int]:
+    """After which step a run was gone on with, every time."""
+    record = json.loads((folder / "record.json").read_text())
+    return [item["step"] for item in record.get("resumed", [])]
 
 
 def _train(run: Run, folder: Path, kill: Kill | None, before: Callable[[], None] | None) -> None:
@@ -88,7 +121,7 @@ def _train(run: Run, folder: Path, kill: Kill | None, before: Callable[[], None]
     if before:
         before()
     tell_the_end()
-    result = train(run, Launch(folder, []))
+    result = train(run, Launch(folder, []), Telling(folder))
     sys.exit(result.exit_code)
 
 

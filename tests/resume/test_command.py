@@ -19,7 +19,7 @@ from lorasweep import compose
 from lorasweep.host import OwnProcess
 from lorasweep.record import claim
 from tests.conftest import ROOT, TINY, composed, problems, tiny
-from tests.resume.children import Stopper, differing, left_by
+from tests.resume.children import Stopper, differing, left_by, resumed_after
 from tests.study.sessions import until
 
 RUNS = Path("outputs/runs")
@@ -228,9 +228,12 @@ def test_a_signal_to_the_whole_job_costs_nothing(
     assert "finishing this step, then writing a checkpoint; once more to stop at once" in printed
     assert "python train.py resume=run" in printed
     assert "Traceback" not in printed
-    assert json.loads((folder / "summary.json").read_text())["state"] == "interrupted"
+    stopped = json.loads((folder / "summary.json").read_text())
+    assert stopped["state"] == "interrupted"
     process = start(tmp_path, "resume=run")
     assert process.wait(300) == 0, (tmp_path / "printed").read_text()
+    assert resumed_after(folder) == [stopped["steps"]]
+    assert stopped["steps"] >= 2
     process = start(tmp_path, *LONG, *overrides, "hydra.run.dir=through")
     assert process.wait(300) == 0
     for place in (folder, tmp_path / "through"):
@@ -318,6 +321,7 @@ def test_the_command_goes_on(tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "going on after step 5 of 6" in done.stdout
+    assert resumed_after(folder) == [5]
     assert go(tiny(*RUN), tmp_path / "other").state == "complete"
     for place in (folder, tmp_path / "other"):
         (place / "end.json").write_text("{}")

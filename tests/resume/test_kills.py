@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 
 from lorasweep.checkpointing import TENSORS
 from tests.conftest import tiny
-from tests.resume.children import Kill, child, differing, killed, left_by
+from tests.resume.children import Kill, child, differing, killed, left_by, resumed_after, saved_before
 
 COMMON = ("train.save_every=1", "evaluation.times=3", "lora.dropout=0.1", "quant=nf4")
 PLAN = (*COMMON, "train.max_steps=6", "train.tokens_per_step=60", "train.batch_size=4")
@@ -55,7 +54,7 @@ SETTINGS = {
     "by length": (*CLASSIC, "train.group_by_length=true"),
     "by length, loaders": (*CLASSIC, "train.group_by_length=true", "train.loader_workers=2"),
     "seldom logged": (*CLASSIC, "train.log_every=4", "scheduler=cosine", "scheduler.warmup=2"),
-    "seldom saved": (*CLASSIC, "train.save_every=3", "evaluation.keep=last"),
+    "seldom saved": (*CLASSIC, "train.save_every=2", "evaluation.keep=last"),
     "stable then decay": (*PLAN, "scheduler=warmup_stable_decay", "optim.weight_decay=0.1"),
     "answers": (*PLAN, "evaluation.generate=3", "evaluation.max_new_tokens=4"),
     "dora": (*PLAN, "lora=dora"),
@@ -72,38 +71,44 @@ SETTINGS = {
 def test_however_it_trains(name: str, tmp_path: Path) -> None:
     overrides = SETTINGS[name]
     folder = killed(tiny(*overrides), tmp_path / "killed", Kill("forward", 4), Kill("optimizer", 3))
+    assert resumed_after(folder)[-1] >= 2
     assert differing(left_by(folder), through(tmp_path, *overrides)) == []
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("overrides", [PLAN, CLASSIC], ids=["plan", "classic"])
 def test_killed_in_every_forward_pass(overrides: tuple[str, ...], tmp_path: Path) -> None:
-    whole, count = through(tmp_path, *overrides), 0
+    resumed = killed_everywhere("forward", overrides, tmp_path)
+    assert sorted(set(resumed)) == [0, 1, 2, 3, 4, 5]
+    assert resumed == sorted(resumed)
+    assert len(resumed) >= 12
+
+
+def killed_everywhere(site: str, overrides: tuple[str, ...], place: Path) -> list[int]:
+    """Kill a run after the first call at a site, another after the second, and so on; the steps they go on after."""
+    run, whole, resumed = tiny(*overrides), through(place, *overrides), []
     while True:
-        folder, count = tmp_path / str(count), count + 1
-        if child(tiny(*overrides), folder, Kill("forward", count)) == 0:
-            break
-        assert child(tiny(*overrides), folder) == 0
-        assert differing(left_by(folder), whole) == [], f"killed in forward pass {count}"
-    assert count > 12
+        kill, folder = Kill(site, len(resumed) + 1), place / str(len(resumed))
+        if child(run, folder, kill) == 0:
+            return resumed
+        saved = saved_before(kill, run, folder)
+        assert child(run, folder) == 0
+        assert resumed_after(folder) == [saved], kill
+        assert differing(left_by(folder), whole) == [], kill
+        resumed.append(saved)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("site", "steps", "least"),
-    [("optimizer", 6, 6), ("evaluation", 6, 4), ("flush", 3, 24)],
+    ("site", "steps", "after", "least"),
+    [("optimizer", 6, [0, 1, 2, 3, 4, 5], 6), ("evaluation", 6, [0, 1, 3, 5], 4), ("flush", 3, [0, 1, 2], 24)],
     ids=["update", "evaluation", "saving"],
 )
-def test_killed_at_every_other_place(site: str, steps: int, least: int, tmp_path: Path) -> None:
-    overrides = (*PLAN, f"train.max_steps={steps}")
-    whole, count = through(tmp_path, *overrides), 0
-    while True:
-        folder, count = tmp_path / str(count), count + 1
-        if child(tiny(*overrides), folder, Kill(site, count)) == 0:
-            break
-        assert child(tiny(*overrides), folder) == 0
-        assert differing(left_by(folder), whole) == [], f"killed at {site} {count}"
-    assert count > least
+def test_killed_at_every_other_place(site: str, steps: int, after: list[int], least: int, tmp_path: Path) -> None:
+    resumed = killed_everywhere(site, (*PLAN, f"train.max_steps={steps}"), tmp_path)
+    assert sorted(set(resumed)) == after
+    assert resumed == sorted(resumed)
+    assert len(resumed) >= least
 
 
 @pytest.mark.slow
@@ -112,9 +117,7 @@ def test_five_kills_in_one_run(tmp_path: Path) -> None:
     kills = [Kill("forward", 4), Kill("flush", 11), Kill("evaluation", 1), Kill("optimizer", 2), Kill("forward", 6)]
     folder = killed(tiny(*overrides), tmp_path / "killed", *kills)
     assert differing(left_by(folder), through(tmp_path, *overrides)) == []
-    resumed = [item["step"] for item in json.loads((folder / "record.json").read_text())["resumed"]]
-    assert len(resumed) == 5
-    assert resumed == sorted(resumed)
+    assert resumed_after(folder) == [1, 2, 2, 3, 5], "steps have 3, 3, 3 and 1 passes; the third is evaluated"
 
 
 def test_states_of_8_bits_are_8_bits_in_a_checkpoint(tmp_path: Path) -> None:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
+from typing import Any
 
+from lorasweep.lean_trainer import LeanTrainer
 from lorasweep.study.training import Training, Warm
 from lorasweep.study.worker import Job, Outcome, Reporter
 
 KILLED = {1: 3, 2: 2}
 """After which step of which trial its worker is."""
+KILLED_IN_PASS = {1: 5, 2: 8}
+"""After which forward pass of which trial its worker is: with three of them a step, in the middle of its second or third."""
 TOPPLED = ((0, 1), (0, 4), (1, 2), (1, 3), (2, 1))
 """After which step of which trial the whole study is."""
 
@@ -52,6 +56,28 @@ class Killed(Training):
     def train(self, job: Job, reporter: Reporter) -> Outcome:
         """Train a trial that may be killed."""
         self.host.job = job  # type: ignore[attr-defined]
+        return super().train(job, reporter)
+
+
+class KilledInPass(Training):
+    """Trains trials, some of which are killed while they add up gradients."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.compute_loss = LeanTrainer.compute_loss
+
+    def train(self, job: Job, reporter: Reporter) -> Outcome:
+        """Train a trial that may be killed."""
+        passes, mark = iter(range(1, 100)), job.folder.parents[1] / f"killed-{job.number}"
+
+        def deadly(trainer: LeanTrainer, *arguments: Any, **options: Any) -> Any:
+            loss = self.compute_loss(trainer, *arguments, **options)
+            if next(passes) == KILLED_IN_PASS.get(job.number) and not mark.exists():
+                mark.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            return loss
+
+        LeanTrainer.compute_loss = deadly  # type: ignore[method-assign]
         return super().train(job, reporter)
 
 

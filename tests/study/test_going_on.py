@@ -52,8 +52,11 @@ def results(folder: Path) -> list[dict[str, Any]]:
 def left_in(place: Path) -> dict[str, Any]:
     """What a run or trial has learnt and measured."""
     adapter = place / "adapter" / "adapter_model.safetensors"
+    digests = json.loads((place / "summary.json").read_text())["digests"]
+    assert {"adapter", "order", "parameters", "optimizer", "optimizer_dtypes"} == digests.keys()
     return {
         "adapter": file_hash(adapter) if adapter.exists() else None,
+        "digests": digests,
         "evaluations": (place / "evaluation.jsonl").read_text(),
         "losses": [entry["train/loss"] for entry in metrics.read(place) if "train/loss" in entry],
     }
@@ -64,19 +67,29 @@ def folder_of(study: Path, trial: Trial) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("overrides", [(), ("hydra.sweeper.pruner=asha", "hydra.sweeper.prune_after=0.7")])
-def test_trials_whose_worker_is_killed_end_as_if_it_had_not_been(overrides: tuple[str, ...], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("killer", "overrides", "resumed"),
+    [
+        ("Killed", (), {1: 2, 2: 1}),
+        ("Killed", ("hydra.sweeper.pruner=asha", "hydra.sweeper.prune_after=0.7"), {1: 2, 2: 1}),
+        ("KilledInPass", ("train.batch_size=2", "train.grad_accum=3"), {1: 1, 2: 2}),
+    ],
+    ids=["between steps", "between steps, pruned", "within a step"],
+)
+def test_trials_whose_worker_is_killed_end_as_if_it_had_not_been(
+    killer: str, overrides: tuple[str, ...], resumed: dict[int, int], tmp_path: Path
+) -> None:
     given = (*overrides, "train.save_every=1")
-    assert session(tmp_path / "killed", "tests.study.stopping:Killed", *given) is None
+    assert session(tmp_path / "killed", f"tests.study.stopping:{killer}", *given) is None
     assert session(tmp_path / "calm", TRAINING, *given) is None
     assert results(tmp_path / "killed") == results(tmp_path / "calm")
     assert not list((tmp_path / "killed" / "trials").glob("*.attempt*"))
-    for number, step in ((1, 2), (2, 1)):
+    for number, step in resumed.items():
         folder = tmp_path / "killed" / "trials" / str(number)
         assert [item["step"] for item in json.loads((folder / "record.json").read_text())["resumed"]] == [step]
         assert f"going on after step {step} of 4" in (folder / "train.log").read_text()
     states = {trial.state for trial in trials_of(tmp_path / "calm", "going")}
-    assert states == ({State.COMPLETE, State.PRUNED} if overrides else {State.COMPLETE})
+    assert states == ({State.COMPLETE, State.PRUNED} if "hydra.sweeper.pruner=asha" in overrides else {State.COMPLETE})
 
 
 @pytest.mark.slow
