@@ -48,7 +48,8 @@ def test_a_run_is_shown_with_the_rows_it_has_read(
     folder = launched(run_over(path, *STOPPED))
     read = json.loads((folder / "summary.json").read_text())["rows"]
     monkeypatch.setattr("sys.argv", ["lorasweep", "show", str(folder), "--json"])
-    cli.main()
+    with pytest.raises(SystemExit, match="0"):
+        cli.main()
     shown = json.loads(capsys.readouterr().out)
     assert shown["data"]["train"]["kept"] == read["kept"] > 26
     assert shown["data"]["eval"]["kept"] == 4

@@ -45,11 +45,11 @@ def build_streamed(
         start += count
         splits |= {name: rows} if rows is not None else {}
     hashes = frozenset(value for rows in splits.values() for value in _hashes(rows))
-    splits["train"] = _slice(leave_out(_after(first.rows, held), hashes), 0, None)
+    train = _slice(leave_out(_after(first.rows, held), hashes), 0, None)
     parts = [first.source.content, data.limit, held, sorted(hashes)]
     sha256 = rows_hash(parts, data, first.encoder.kind, tokenizer, longest)
     size = data.shuffle_buffer or BATCH
-    return splits, RowStream(first.source, first.encoder, size, held, data.limit, hashes, sha256)
+    return {"train": train, **splits}, RowStream(first.source, first.encoder, size, held, data.limit, hashes, sha256)
 
 
 def _of_training(data: Data, name: str) -> int:
