@@ -37,7 +37,7 @@ from lorasweep.quant import build_quantization, keep_gradients_on_cpu
 from lorasweep.results import read_json
 from lorasweep.resume import Place, held
 from lorasweep.schema import Run
-from lorasweep.stream_steps import AnyPlan, StreamPlan, StreamPosition, choose_plan
+from lorasweep.stream_steps import AnyPlan, StreamPosition, choose_plan, position_of
 from lorasweep.terminal import ProgressBar, Terminal
 from lorasweep.tokens import TokenCounter
 from lorasweep.tracking.follower import Follower
@@ -227,13 +227,10 @@ def _watch(setup: Setup, place: Place, trainer: LeanTrainer, memory: PeakMemory,
     run, host, counter = setup.run, setup.host, TokenCounter(trainer.model)
     judge = _judge(setup, trainer, counter, ledger)
     bar = ProgressBar(ledger.terminal, trainer.args.max_steps)
-    train, plan = setup.inputs.splits["train"], setup.plan
-    position = StreamPosition(trainer, plan.reader) if isinstance(plan, StreamPlan) else None
-    epoch = None if position else train.counts.supervised_tokens
-    metrics = TrainingMetrics(ledger.metrics, counter, epoch, lambda: judge.seconds, bar.show)
+    train, position = setup.inputs.splits["train"], position_of(trainer, setup.plan)
+    metrics = TrainingMetrics(ledger.metrics, counter, train.epoch_tokens, lambda: judge.seconds, bar.show)
     kept = [item for item in trainer.callback_handler.callbacks if isinstance(item, Stateful)]
-    parts: list[Stateful] = [ledger.metrics, counter, memory, judge, metrics, *kept]
-    parts += [position] if position else []
+    parts: list[Stateful] = [ledger.metrics, counter, memory, judge, metrics, *filter(None, [position]), *kept]
     say, keep = ledger.terminal.say, run.train.keep_checkpoints
     checkpointer = Checkpointer(trainer, setup.folder, place.identity, keep, parts, say)
     after_step = AfterStep(trainer, judge, checkpointer, host, run.train.save_every)

@@ -18,8 +18,9 @@ from lorasweep.data.streaming import Start
 from lorasweep.model import build_tokenizer
 from lorasweep.rules import UserError
 from lorasweep.schema import Data, Model, Train
+from lorasweep.step_reader import Place, StepReader
 from lorasweep.steps import plan_steps
-from lorasweep.stream_steps import Place, StepReader, choose_plan
+from lorasweep.stream_steps import choose_plan
 from tests.streaming.files import KINDS, numbered, written
 
 

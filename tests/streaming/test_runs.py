@@ -5,16 +5,23 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy
 import pytest
 
 from lorasweep import trainer
+from lorasweep.data import build_datasets
+from lorasweep.device import Device
+from lorasweep.memory.outlook import Outlook, look_ahead
+from lorasweep.model import build_tokenizer
 from lorasweep.record import Launch
+from lorasweep.resident import Resident
 from lorasweep.results import read_json
 from lorasweep.rules import UserError
 from lorasweep.run import train
 from lorasweep.schema import Run
+from lorasweep.stream_steps import choose_plan
 from lorasweep.watched_trainer import WatchedTrainer
 from tests.conftest import composed
 from tests.resume.children import Kill, Stopper, differing, killed, left_by, tell_the_end
@@ -47,8 +54,9 @@ def files(tmp_path: Path) -> tuple[Path, str]:
     return written(tmp_path / "rows.jsonl", numbered(60)), f"data.eval_files={evaluation}"
 
 
-@pytest.mark.parametrize("budget", ["train.max_tokens=700", "train.max_steps=14"])
-@pytest.mark.parametrize("packing", ["data.packing=false", "data.packing=true"])
+@pytest.mark.parametrize(
+    ("budget", "packing"), [("train.max_tokens=700", "data.packing=false"), ("train.max_steps=14", "data.packing=true")]
+)
 def test_the_adapter_is_that_of_a_cached_run_if_a_block_holds_all_rows(
     packing: str, budget: str, files: tuple[Path, str], launched: Train
 ) -> None:
@@ -102,15 +110,15 @@ def _ends() -> object:
 
 
 @pytest.mark.usefixtures("_ends")
-@pytest.mark.parametrize("workers", [0, 1])
-def test_a_run_that_is_stopped_after_any_step_goes_on_as_if_it_had_not_been(
-    workers: int, tmp_path: Path, launched: Train
+@pytest.mark.parametrize(("workers", "steps"), [(0, (1, 5)), pytest.param(1, (1, 4, 5, 8), marks=pytest.mark.slow)])
+def test_a_run_that_is_stopped_and_stopped_again_goes_on_as_if_it_had_not_been(
+    workers: int, steps: tuple[int, ...], tmp_path: Path, launched: Train
 ) -> None:
     path = written(tmp_path / "rows.jsonl", numbered(30))
     run = run_over(path, *STOPPED, f"train.loader_workers={workers}")
     whole = launched(run, "whole")
     folder = tmp_path / "stopped"
-    for step in (1, 4, 5, 8):
+    for step in steps:
         assert train(run, Launch(folder, []), Stopper(step)).state == "interrupted"
         run.resume = str(folder)
     assert train(run, Launch(folder, [])).state == "complete"
@@ -139,14 +147,28 @@ def test_a_file_that_is_another_is_not_gone_on_with(tmp_path: Path) -> None:
         train(run, Launch(folder, []))
 
 
-def test_a_summary_tells_which_rows_were_read_and_in_which_order(tmp_path: Path, launched: Train) -> None:
+def test_trials_in_one_process_learn_from_the_same_rows_in_the_same_order(tmp_path: Path) -> None:
     rows = [*numbered(30), {"prompt": "a", "completion": " "}]
-    path = written(tmp_path / "rows.jsonl", rows)
-    one, two, other = (
-        read_json(launched(run_over(path, *STOPPED, override), name) / "summary.json")["rows"]
-        for name, override in (("one", "name=one"), ("two", "name=two"), ("other", "train.data_seed=7"))
-    )
+    path, host = written(tmp_path / "rows.jsonl", rows), Resident()
+
+    def read(override: str) -> dict[str, Any]:
+        result = train(run_over(path, *STOPPED, override), Launch(tmp_path / override, []), host)
+        found: dict[str, Any] = result.summary["rows"]
+        return found
+
+    one, two, other = read("optim.lr=1e-3"), read("lora.r=4"), read("train.data_seed=7")
     assert one == two
     assert one["order"] != other["order"]
     assert one["dropped"]["empty"] >= 1
     assert one["rows"] == one["kept"] + sum(one["dropped"].values())
+
+
+def test_a_run_that_is_to_fit_is_looked_at_with_its_longest_rows(tmp_path: Path) -> None:
+    path = written(tmp_path / "rows.jsonl", numbered(30))
+    run = run_over(path, "data.streaming=true", "data.eval_rows=4", "train.max_steps=3", "train.fit=8GiB")
+    splits = build_datasets(run.data, build_tokenizer(run.model), 4096)
+    plan = choose_plan(run, splits["train"])
+    outlook = look_ahead(run, splits, plan, Device.current(run.model.dtype))
+    assert isinstance(outlook, Outlook)
+    assert outlook.batch.tokens == outlook.run.train.batch_size * 32
+    assert outlook.run.train.batch_size * outlook.run.train.grad_accum == 4

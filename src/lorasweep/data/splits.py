@@ -63,6 +63,11 @@ class Split:
     stream: RowStream | None = None
     """Where all rows are read from as they come: `rows` and `counts` are then those of the first of them."""
 
+    @property
+    def epoch_tokens(self) -> int | None:
+        """Return the supervised tokens of all rows; None: nobody knows, they are read as they come."""
+        return None if self.stream else self.counts.supervised_tokens
+
     def digest(self) -> str:
         """Return a hash of every token and label, in order."""
         digest = hashlib.sha256()
