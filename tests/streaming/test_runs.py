@@ -171,4 +171,4 @@ def test_a_run_that_is_to_fit_is_looked_at_with_its_longest_rows(tmp_path: Path)
     outlook = look_ahead(run, splits, plan, Device.current(run.model.dtype))
     assert isinstance(outlook, Outlook)
     assert outlook.batch.tokens == outlook.run.train.batch_size * 32
-    assert outlook.run.train.batch_size * outlook.run.train.grad_accum == 4
+    assert outlook.run.train.batch_size * outlook.run.train.grad_accum == run.train.batch_size
