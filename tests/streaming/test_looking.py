@@ -11,10 +11,13 @@ import pytest
 from rich.console import Console
 
 from lorasweep import cli
+from lorasweep.assessment import rows_of
 from lorasweep.data import held_out
+from lorasweep.model import build_tokenizer
 from lorasweep.preview import Preview, preview
 from lorasweep.preview.console import show
 from lorasweep.preview.page import render
+from lorasweep.saved import open_run
 from tests.streaming.files import numbered, written
 from tests.streaming.test_runs import STOPPED, run_over
 
@@ -41,7 +44,7 @@ def test_a_preview_looks_at_the_first_rows_only_and_says_so(tmp_path: Path, monk
     assert "train, its first rows" in render(shown, "")
 
 
-def test_a_run_is_shown_with_the_rows_it_has_read(
+def test_a_run_is_shown_with_the_rows_it_has_read_and_evaluated_on_its_own(
     tmp_path: Path, launched: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = written(tmp_path / "rows.jsonl", numbered(30))
@@ -53,3 +56,6 @@ def test_a_run_is_shown_with_the_rows_it_has_read(
     shown = json.loads(capsys.readouterr().out)
     assert shown["data"]["train"]["kept"] == read["kept"] > 26
     assert shown["data"]["eval"]["kept"] == 4
+    run = open_run(folder)
+    rows, own = rows_of(run, folder, build_tokenizer(run.model), "eval")
+    assert (rows["row"][:], own) == ([0, 1, 2, 3], True)
