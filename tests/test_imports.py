@@ -24,7 +24,15 @@ def assert_nothing_heavy(program: str, folder: object, heavy: tuple[str, ...] = 
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["--cfg", "job"], ["-sc", "query=bash"], ["lora.rr=1"], ["optim.lr=nan"], ["--info", "searchpath"]],
+    [
+        ["--help"],
+        ["--cfg", "job"],
+        ["-sc", "query=bash"],
+        ["lora.rr=1"],
+        ["optim.lr=nan"],
+        ["data.streaming=true"],
+        ["--info", "searchpath"],
+    ],
     ids=" ".join,
 )
 def test_what_needs_no_model_imports_no_heavy_library(arguments: list[str], tmp_path: object) -> None:

@@ -96,8 +96,11 @@ def rows_of(run: Run, folder: Path, tokenizer: PreTrainedTokenizerBase, split: s
 
 def only_file(data: Data, file: Path) -> Data:
     """Return the section `data` for all rows of one file, rendered as the run's own."""
-    elsewhere = ("path", "subset", "revision", "eval_split", "test_split", "eval_files", "test_files", "limit")
-    whole: dict[str, Any] = {**dict.fromkeys(elsewhere), "eval_fraction": 0.0, "test_fraction": 0.0}
+    elsewhere = (
+        "path", "subset", "revision", "eval_split", "test_split", "eval_files", "test_files", "eval_rows", "test_rows",
+        "limit",
+    )  # fmt: skip
+    whole: dict[str, Any] = {**dict.fromkeys(elsewhere), "eval_fraction": 0.0, "test_fraction": 0.0, "streaming": False}
     return replace(data, source="files", files=[absolute(str(file))], **whole)
 
 

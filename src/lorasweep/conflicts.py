@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from lorasweep.rules import Problem, nearest
 from lorasweep.schema import Data, Run, Scheduler, Train
+from lorasweep.streaming_conflicts import streaming_conflicts
 
 
 def conflicts(run: Run) -> Iterator[Problem]:
@@ -13,6 +14,7 @@ def conflicts(run: Run) -> Iterator[Problem]:
     yield from _budget_conflicts(run.train)
     yield from _model_conflicts(run)
     yield from _data_conflicts(run.data)
+    yield from streaming_conflicts(run)
     yield from _evaluation_conflicts(run)
     yield from _scheduler_conflicts(run.scheduler)
 
@@ -26,7 +28,7 @@ def _evaluation_conflicts(run: Run) -> Iterator[Problem]:
     if len(set(names)) < len(names):
         yield Problem("evaluation.metrics", run.evaluation.metrics, "names that differ, of functions too")
     wanted = objective != "loss" or run.train.early_stopping
-    if wanted and not (data.eval_fraction or data.eval_files or data.eval_split):
+    if wanted and not data.has_evaluation:
         yield Problem("data.eval_fraction", 0, "above 0: the objective and early stopping need evaluation rows")
     if objective != "loss" and not run.evaluation.generate:
         yield Problem("evaluation.generate", 0, f"at least 1: evaluation.objective={objective} needs answers")

@@ -42,6 +42,12 @@ def commit(name: str, kind: str, revision: str | None) -> str | None:
     return found.name if found else None
 
 
+def latest_commit(name: str, kind: str, revision: str | None) -> str | None:
+    """Return the commit that a branch, a tag or null is of on the hub now."""
+    sha: str | None = HfApi().repo_info(name, repo_type=kind, revision=revision).sha
+    return sha
+
+
 def snapshot(name: str, kind: str, revision: str | None) -> Path | None:
     """Return the folder in the local cache with the files of a hub repository at a revision."""
     if Path(name).exists():

@@ -7,11 +7,17 @@ from glob import escape, glob
 from pathlib import Path, PurePath
 from typing import Any
 
+ROWS = (".json", ".jsonl", ".jsonl.gz", ".csv", ".parquet")
+"""The endings of files with rows."""
+
 
 def local_files(pattern: str) -> list[str]:
-    """Return the files a path or a pattern names, sorted; a path that exists is taken literally."""
+    """Return the files a path or a pattern names, sorted, of a folder those with rows; what exists is literal."""
     if Path(pattern).is_file():
         return [pattern]
+    if Path(pattern).is_dir():
+        inside = (path for path in Path(pattern).rglob("*") if path.name.lower().endswith(ROWS))
+        return sorted(str(path) for path in inside if path.is_file())
     return sorted(path for path in glob(pattern, recursive=True) if Path(path).is_file())
 
 
@@ -37,4 +43,4 @@ def absolute(pattern: str) -> str:
     """Return the path or pattern as it is found from any working directory."""
     if Path(pattern).is_absolute():
         return pattern
-    return str(Path.cwd() / pattern if Path(pattern).is_file() else Path(escape(str(Path.cwd()))) / pattern)
+    return str(Path.cwd() / pattern if Path(pattern).exists() else Path(escape(str(Path.cwd()))) / pattern)

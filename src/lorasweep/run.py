@@ -37,7 +37,7 @@ from lorasweep.quant import build_quantization, keep_gradients_on_cpu
 from lorasweep.results import read_json
 from lorasweep.resume import Place, held
 from lorasweep.schema import Run
-from lorasweep.steps import Plan, build_plan
+from lorasweep.stream_steps import AnyPlan, StreamPosition, choose_plan, position_of
 from lorasweep.terminal import ProgressBar, Terminal
 from lorasweep.tokens import TokenCounter
 from lorasweep.tracking.follower import Follower
@@ -54,7 +54,7 @@ class Setup:
     folder: Path
     host: Host
     inputs: Inputs
-    plan: Plan | None
+    plan: AnyPlan | None
     device: Device
     outlook: Outlook | None
     """What memory it is to take; None: it is not predicted."""
@@ -70,6 +70,7 @@ class Gauges:
     counter: TokenCounter
     memory: PeakMemory
     metrics: TrainingMetrics
+    position: StreamPosition | None
     bar: ProgressBar
 
 
@@ -107,7 +108,7 @@ def train(run: Run, launch: record.Launch, host: Host = ALONE) -> Result:
 
 def _set_up(run: Run, launch: record.Launch, host: Host) -> Setup:
     inputs = host.inputs(run, lambda: prepare(run))
-    plan = build_plan(run.train, inputs.splits["train"].rows, record.data_seed(run))
+    plan = choose_plan(run, inputs.splits["train"])
     outlook = look_ahead(run, inputs.splits, plan, Device.current(run.model.dtype), host.runs)
     unknown = f"The memory of this model is not predicted: {outlook}" if isinstance(outlook, str) else None
     outlook = outlook if isinstance(outlook, Outlook) else None
@@ -227,10 +228,10 @@ def _watch(setup: Setup, place: Place, trainer: LeanTrainer, memory: PeakMemory,
     run, host, counter = setup.run, setup.host, TokenCounter(trainer.model)
     judge = _judge(setup, trainer, counter, ledger)
     bar = ProgressBar(ledger.terminal, trainer.args.max_steps)
-    epoch = setup.inputs.splits["train"].counts.supervised_tokens
-    metrics = TrainingMetrics(ledger.metrics, counter, epoch, lambda: judge.seconds, bar.show)
+    train, position = setup.inputs.splits["train"], position_of(trainer, setup.plan)
+    metrics = TrainingMetrics(ledger.metrics, counter, train.epoch_tokens, lambda: judge.seconds, bar.show)
     kept = [item for item in trainer.callback_handler.callbacks if isinstance(item, Stateful)]
-    parts: list[Stateful] = [ledger.metrics, counter, memory, judge, metrics, *kept]
+    parts: list[Stateful] = [ledger.metrics, counter, memory, judge, metrics, *filter(None, [position]), *kept]
     say, keep = ledger.terminal.say, run.train.keep_checkpoints
     checkpointer = Checkpointer(trainer, setup.folder, place.identity, keep, parts, say)
     after_step = AfterStep(trainer, judge, checkpointer, host, run.train.save_every)
@@ -239,7 +240,7 @@ def _watch(setup: Setup, place: Place, trainer: LeanTrainer, memory: PeakMemory,
     trainer.after_step = after_step
     if place.checkpoint:
         checkpointer.begin_at(place.checkpoint, place.changed)
-    return Gauges(judge, counter, memory, metrics, bar)
+    return Gauges(judge, counter, memory, metrics, position, bar)
 
 
 def _judge(setup: Setup, trainer: LeanTrainer, counter: TokenCounter, ledger: Ledger) -> Judge:
@@ -280,6 +281,7 @@ def _fit(setup: Setup, place: Place, trainer: LeanTrainer, gauges: Gauges, ledge
             "tokens/per_second": round(tokens / seconds, 1),
             "tokens/supervised_per_second": round(supervised / seconds, 1),
             **gauges.memory.report(),
+            **(gauges.position.facts() if gauges.position else {}),
         }
 
 

@@ -26,7 +26,8 @@ TRAINED = ("lora", "optim", "scheduler", "train", "tracking", "experiment", "nam
 """Sections that say how an adapter is made, and nothing about one that is."""
 WITHOUT_DATA = ("data.source=demo", *(f"data.{name}=null" for name in (
     "path", "subset", "revision", "eval_split", "test_split", "files", "eval_files", "test_files",
-)))  # fmt: skip
+    "eval_rows", "test_rows",
+)), "data.streaming=false")  # fmt: skip
 """Leaves out where rows come from and keeps how they are rendered."""
 
 

@@ -202,6 +202,20 @@ class Data:
     """Put several rows into one of max_length tokens, best fit first, never attending across their borders."""
     num_proc: int | None = number(None, least=1)
     """Processes for preprocessing; null: this one."""
+    streaming: bool = False
+    """Read, render and tokenise rows while they are trained on, and keep none: memory and start take the same for any
+    number of rows. Needs `train.max_tokens` or `train.max_steps`; rows come round again where they are too few."""
+    shuffle_buffer: int = number(10_000, least=0)
+    """With `streaming`: rows are shuffled within blocks of this many, which come in their order. 0: as they come."""
+    eval_rows: int | None = number(None, least=1)
+    """With `streaming`: the first so many rows (of `eval_split`, if given) are for evaluation, never trained on."""
+    test_rows: int | None = number(None, least=1)
+    """With `streaming`: so many rows, after those for evaluation, that neither training nor selection sees."""
+
+    @property
+    def has_evaluation(self) -> bool:
+        """Tell whether rows are held out to be scored."""
+        return bool(self.eval_fraction or self.eval_rows or self.eval_files or self.eval_split)
 
 
 @dataclass(kw_only=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -29,6 +30,16 @@ class Plan:
 
     steps: list[Numbers]
     tokens_per_step: float
+
+    @property
+    def count(self) -> int:
+        """Return how many steps there are."""
+        return len(self.steps)
+
+    @property
+    def rows_per_step(self) -> list[int]:
+        """Return how many rows each step learns from."""
+        return [len(rows) for rows in self.steps]
 
     def dataset(self) -> Dataset:
         """Return a row per step: the numbers of its rows."""
@@ -88,16 +99,22 @@ def _extent(train: Train, epoch: int, longest: int) -> tuple[int, int]:
     return total, max(1, min(round(total / tokens_per_step), total // longest))
 
 
+Row = dict[str, list[int]]
+"""A tokenised row: input_ids and labels."""
+
+
 @dataclass(frozen=True)
 class StepCollator:
-    """Turns the row numbers of one optimizer step into its forward passes of at most `batch_size` (packed) rows."""
+    """Turns what an item of `Plan.dataset` says of a step into forward passes of at most `batch_size` (packed) rows."""
 
-    rows: Dataset
-    """Tokenised rows: input_ids and labels."""
+    rows_of: Callable[[list[int]], list[Row]]
+    """Returns the rows of a step."""
     collate: DataCollatorForLanguageModeling
     batch_size: int
     packed_length: int | None
     """Tokens of a packed row; None: rows stay as they are."""
+    longest_first: bool = True
+    """Whether rows that stay as they are are sorted: less padding."""
 
     def __call__(self, steps: list[dict[str, list[int]]]) -> dict[str, list[Any]]:
         """Return the batches of one step, and how many supervised tokens each has."""
@@ -107,22 +124,21 @@ class StepCollator:
         batches = [self.collate(examples[start : start + self.batch_size]) for start in starts]
         return {"batches": batches, "supervised": [int((b["labels"][:, 1:] != IGNORED).sum()) for b in batches]}
 
-    def examples(self, numbers: list[int]) -> list[dict[str, list[int]]]:
-        """Return these rows, longest first, or packed: several in one, with their seq_lengths."""
-        rows: list[dict[str, list[int]]] = self.rows.__getitems__(numbers)
-        if self.packed_length is None:
-            return sorted(rows, key=lambda row: -len(row["input_ids"]))
-        return pack_rows(rows, self.packed_length)
+    def examples(self, numbers: list[int]) -> list[Row]:
+        """Return the rows of a step, longest first, or packed: several in one, with their seq_lengths."""
+        rows = self.rows_of(numbers)
+        if self.packed_length is not None:
+            return pack_rows(rows, self.packed_length)
+        return sorted(rows, key=lambda row: -len(row["input_ids"])) if self.longest_first else rows
 
 
-def build_collator(
-    train: Train, rows: Dataset, tokenizer: PreTrainedTokenizerBase, packed_length: int | None, flat: bool
-) -> StepCollator:
-    """Return the collator of steps over tokenised rows, `flat` or padded, packed to `packed_length` tokens if given."""
+def build_collate(
+    tokenizer: PreTrainedTokenizerBase, packed_length: int | None, flat: bool
+) -> DataCollatorForLanguageModeling:
+    """Return what makes a batch of rows, `flat` or padded; they can be packed ones only if it is flat."""
     assert tokenizer.pad_token_id is not None
     assert flat or packed_length is None
-    collate = DataCollatorForLanguageModeling(pad_token_id=tokenizer.pad_token_id, padding_free=flat)
-    return StepCollator(rows, collate, train.batch_size, packed_length)
+    return DataCollatorForLanguageModeling(pad_token_id=tokenizer.pad_token_id, padding_free=flat)
 
 
 class StepTrainer(LeanTrainer):
@@ -134,8 +150,12 @@ class StepTrainer(LeanTrainer):
 
     loss_is_scaled_for_ga = True  # it is the mean over the supervised tokens of the step already
 
-    def training_step(self, model: Any, inputs: dict[str, list[Any]], num_items_in_batch: Any = None) -> torch.Tensor:
+    place: str | None = None
+    """Where in a stream of rows the last step ended."""
+
+    def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
         """Add up the gradients of every forward pass of a step; return the step's loss per supervised token."""
+        self.place = inputs.get("place")
         step, self._supervised = super().training_step, inputs["supervised"]
         self.current_gradient_accumulation_steps = len(self._supervised)  # for the auxiliary loss of experts
         loss = torch.stack([step(model, batch, sum(self._supervised)) for batch in inputs["batches"]]).sum()

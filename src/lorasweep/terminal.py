@@ -15,12 +15,12 @@ from rich.table import Table
 from rich.text import Text
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from lorasweep.data import Counts, Split
+from lorasweep.data import Split
 from lorasweep.device import Device
 from lorasweep.doubts import config_doubts, split_doubts
 from lorasweep.evaluation import Scores
 from lorasweep.schema import Run
-from lorasweep.steps import Plan
+from lorasweep.stream_steps import AnyPlan
 
 log = logging.getLogger("lorasweep")
 
@@ -37,7 +37,13 @@ class Terminal:
         log.info(text)
 
     def header(
-        self, run: Run, splits: Mapping[str, Split], plan: Plan | None, trainer: Any, device: Device, folder: Path
+        self,
+        run: Run,
+        splits: Mapping[str, Split],
+        plan: AnyPlan | None,
+        trainer: Any,
+        device: Device,
+        folder: Path,
     ) -> None:
         """Say what is about to be trained, on what, where."""
         trainable, total = trainer.model.get_nb_trainable_parameters()
@@ -51,11 +57,10 @@ class Terminal:
             ("optimizer", f"{optim.name}, lr {optim.lr:g} {scheduler.name}, {trainer.args.max_steps} steps"),
             ("device", f"{device.name}, {device.memory_gib:.0f} GiB{', deterministic' * run.deterministic}"),
             ("engine", str(trainer.engine)),
-            *((name, _counted(split.counts)) for name, split in splits.items()),
+            *((name, _counted(split)) for name, split in splits.items()),
             ("folder", os.path.relpath(folder)),
         ]
-        if plan:
-            given = run.train.tokens_per_step
+        if plan and (given := run.train.tokens_per_step):
             asked = given if given == "auto" else f"{given:,}"
             rows.insert(
                 3,
@@ -172,8 +177,9 @@ class ProgressBar(TrainerCallback):
             self.progress.stop()
 
 
-def _counted(counts: Counts) -> str:
-    words = [f"{counts.kept} rows", f"{counts.supervised_tokens:,} of {counts.tokens:,} tokens supervised"]
+def _counted(split: Split) -> str:
+    counts, start = split.counts, "read as they come, the first: " if split.stream else ""
+    words = [f"{start}{counts.kept} rows", f"{counts.supervised_tokens:,} of {counts.tokens:,} tokens supervised"]
     words += [f"{counts.cut} cut"] if counts.cut else []
     words += [f"{count} dropped ({reason})" for reason, count in counts.dropped.items()]
     words += [f"{counts.replaced_template} in TRL's variant of the chat template"] if counts.replaced_template else []

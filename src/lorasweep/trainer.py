@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from datasets import Dataset
 from peft import PeftModel
 from transformers import PreTrainedTokenizerBase, PrinterCallback
 from trl import SFTConfig
@@ -25,7 +26,8 @@ from lorasweep.packing import pack
 from lorasweep.rules import Problem, UserError
 from lorasweep.scheduler import scheduler_arguments
 from lorasweep.schema import Run
-from lorasweep.steps import Plan, StepTrainer, build_collator
+from lorasweep.steps import StepCollator, StepTrainer, build_collate
+from lorasweep.stream_steps import AnyPlan, StreamCollator, StreamPlan
 
 
 def build_trainer(
@@ -33,7 +35,7 @@ def build_trainer(
     model: PeftModel,
     tokenizer: PreTrainedTokenizerBase,
     train: Split,
-    plan: Plan | None,
+    plan: AnyPlan | None,
     device: Device,
     folder: Path,
     runs: int = 1,
@@ -42,20 +44,20 @@ def build_trainer(
 
     `runs`: how many share what one compiles.
     """
-    assert (plan is None) == (run.train.tokens_per_step is None)
+    assert (plan is None) == (run.train.tokens_per_step is None and not run.data.streaming)
     rows = train.rows.select_columns(["input_ids", "labels"])
     packed_length = (run.data.max_length or context_length(model.config)) if run.data.packing else None
     assert packed_length or not run.data.packing
     if packed_length and not plan:
         rows = pack(rows, packed_length)
-    total_steps = len(plan.steps) if plan else budget(run, len(rows), train.counts.supervised_tokens)
+    total_steps = plan.count if plan else budget(run, len(rows), train.counts.supervised_tokens)
     work = expected_work(run, plan, total_steps, train.counts.tokens / len(rows), packed_length)
     engine = choose_engine(run, model.get_base_model(), device, replace(work, runs=runs))
     use(model, engine.layout.attention)
     trainer_class, collator = LeanTrainer, None
     if plan:
         trainer_class = StepTrainer
-        collator = build_collator(run.train, rows, tokenizer, packed_length, engine.layout.flat)
+        collator = step_collator(run, plan, rows, tokenizer, packed_length, engine.layout.flat)
         rows = plan.dataset()
     values, scales_loss = lora.values(model), device.mixed_precision == "fp16"
     arguments = training_arguments(run, total_steps, device, folder, engine.layout.flat)
@@ -78,13 +80,28 @@ def build_trainer(
     return trainer
 
 
-def expected_work(run: Run, plan: Plan | None, steps: int, tokens_per_row: float, packed_length: int | None) -> Work:
+def step_collator(
+    run: Run,
+    plan: AnyPlan,
+    rows: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    packed_length: int | None,
+    flat: bool,
+) -> StepCollator:
+    """Return what makes the forward passes of a step out of an item of the plan's data."""
+    collate, size = build_collate(tokenizer, packed_length, flat), run.train.batch_size
+    if isinstance(plan, StreamPlan):
+        return StreamCollator(plan.reader, collate, size, packed_length, longest_first=plan.reader.by_tokens)
+    return StepCollator(rows.__getitems__, collate, size, packed_length)
+
+
+def expected_work(run: Run, plan: AnyPlan | None, steps: int, tokens_per_row: float, packed_length: int | None) -> Work:
     """Return the forward passes of a run and their tokens; of steps that are packed as they come, about."""
     batch_size = run.train.batch_size
     if plan is None:
         passes = steps * run.train.grad_accum
         return Work(passes, passes * batch_size * tokens_per_row)
-    tokens = [len(rows) * tokens_per_row for rows in plan.steps]
+    tokens = [rows * tokens_per_row for rows in plan.rows_per_step]
     each = batch_size * (packed_length or tokens_per_row)
     return Work(sum(math.ceil(count / each) for count in tokens), sum(tokens))
 
@@ -126,7 +143,7 @@ def training_arguments(run: Run, total_steps: int, device: Device, folder: Path,
 
 def _batch_arguments(run: Run, flat: bool) -> dict[str, Any]:
     train = run.train
-    if train.tokens_per_step:  # an item of the data is a step, which its collator divides into batches
+    if train.tokens_per_step or run.data.streaming:  # an item of the data is a step, of many batches
         return {
             "per_device_train_batch_size": 1,
             "train_sampling_strategy": "sequential",

@@ -21,7 +21,7 @@ NAMES = {
 
 
 class TrainingMetrics(TrainerCallback):
-    """Writes a line of metrics per logged step; `epoch_tokens` are the supervised tokens of the data.
+    """Writes a line of metrics per logged step; `epoch_tokens` are the supervised tokens of the data, if known.
 
     `aside` tells the seconds spent so far on other things; `seconds` are those spent on training.
     """
@@ -30,7 +30,7 @@ class TrainingMetrics(TrainerCallback):
         self,
         metrics: Metrics,
         counter: TokenCounter,
-        epoch_tokens: int,
+        epoch_tokens: int | None,
         aside: Callable[[], float],
         show: Callable[[int, dict[str, float]], None],
     ) -> None:
@@ -72,7 +72,7 @@ class TrainingMetrics(TrainerCallback):
         total, supervised = self.counter.read()
         now = self._now()
         values |= {
-            "train/epoch": supervised / self.epoch_tokens,
+            **({"train/epoch": supervised / self.epoch_tokens} if self.epoch_tokens else {}),
             "tokens/total": total,
             "tokens/supervised": supervised,
             "tokens/per_second": (total - self.last[1]) / max(now - self.last[0], 1e-9),

@@ -13,6 +13,7 @@ EQUAL_BUDGETS = 0.01
 OF_ROWS = (
     "data.source", "data.path", "data.subset", "data.revision", "data.files", "data.eval_files", "data.split",
     "data.eval_split", "data.eval_fraction", "data.test_fraction", "data.split_seed", "data.limit", "data.format",
+    "data.streaming", "data.eval_rows", "data.test_rows",
     "data.messages", "data.prompt", "data.completion", "data.system", "data.text", "data.template_date",
     "data.bad_rows", "data.response_only", "data.instruction_part", "data.response_part", "data.max_length",
     "model.name", "model.tokenizer", "model.chat_template", "evaluation.max_samples",

@@ -46,14 +46,20 @@ def encode(source: Source, data: Data, tokenizer: PreTrainedTokenizerBase, longe
     thoughtless (as in `Rendered`), dropped (why nothing is left to learn, else empty), hash (of the ids) and row (its
     number in the source).
     """
-    kind = row_format(data, source.columns, bool(tokenizer.chat_template))
-    if not tokenizer.is_fast:
-        raise UserError(Problem("model.tokenizer", tokenizer.name_or_path, "a fast tokenizer: masks need its offsets"))
+    kind = kind_of(source.columns, data, tokenizer)
     key = _key(source, data, kind, tokenizer, longest)
     folder = cache.folder(f"rows/{key}", lambda staging: _write(source, data, kind, tokenizer, longest, staging))
     rows = concatenate_datasets([Dataset.from_file(str(path)) for path in sorted(folder.glob("rows*.arrow"))])
     assert len(rows) == len(source.rows)
     return rows
+
+
+def kind_of(columns: list[str], data: Data, tokenizer: PreTrainedTokenizerBase) -> str:
+    """Return the format of rows with these columns; raises UserError where rows cannot be prepared."""
+    kind = row_format(data, columns, bool(tokenizer.chat_template))
+    if not tokenizer.is_fast:
+        raise UserError(Problem("model.tokenizer", tokenizer.name_or_path, "a fast tokenizer: masks need its offsets"))
+    return kind
 
 
 @dataclass
@@ -216,10 +222,15 @@ def _without_rows(source: Source) -> Source:
 
 
 def _key(source: Source, data: Data, kind: str, tokenizer: PreTrainedTokenizerBase, longest: int | None) -> str:
+    code = [_code_hash(), *((name, version(name)) for name in LIBRARIES)]
+    return rows_hash([source.content, *code], data, kind, tokenizer, longest)[:20]
+
+
+def rows_hash(content: Any, data: Data, kind: str, tokenizer: PreTrainedTokenizerBase, longest: int | None) -> str:
+    """Return a hash of all that decides what rows of this content become, but for code unless it is part of it."""
     options = {name: getattr(data, name) for name in MATTERS}
-    parts: list[Any] = [source.content, options, kind, longest, _tokenizer_hash(tokenizer), _code_hash()]
-    parts += [(name, version(name)) for name in LIBRARIES]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:20]
+    parts = [content, options, kind, longest, _tokenizer_hash(tokenizer)]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def _tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from glob import escape
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 from datasets import Dataset, Features, Value, load_dataset
 
 from lorasweep import cache, demo_rows
+from lorasweep.data.text_files import LOADERS, ending, open_text
 from lorasweep.data.unreadable import encoding_problems, file_problems, is_one_document, unique
 from lorasweep.file_hashes import file_hash
 from lorasweep.local_files import local_files, patterns
@@ -21,7 +23,6 @@ from lorasweep.rules import Problem, UserError
 from lorasweep.schema import Data
 
 FIRST_ROWS = 1000
-LOADERS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,8 @@ class Source:
     def place(self, row: int) -> str:
         """Say where row number `row` (from 0) stands: file and line where the files are made of lines."""
         before = 0
-        for path in self.files if all(path.lower().endswith(".jsonl") for path in self.files) else ():
-            with open(path, encoding="utf-8-sig") as file:
+        for path in self.files if all(ending(path).startswith(".jsonl") for path in self.files) else ():
+            with open_text(path) as file:
                 for number, line in enumerate(file, 1):
                     before += bool(line.strip())
                     if before > row:
@@ -59,15 +60,28 @@ def load(data: Data, files: Any, split: str | None) -> Source:
     if data.source == "demo":
         count = data.limit or 400
         return Source(Dataset.from_list(demo_rows.generate(count, data.split_seed)), f"demo {count} {data.split_seed}")
-    paths = tuple(path for pattern in patterns(files) for path in local_files(pattern))
-    key, value = ("data.path", data.path) if data.source == "hub" else ("data.files", files)
-    try:
+    paths = files_of(files)
+    with readable(data, files, paths):
         return _load_hub(data, split) if data.source == "hub" else _load_files(files, paths)
+
+
+def files_of(given: Any) -> tuple[str, ...]:
+    """Return the files that a path, a pattern or a list of them names, in order."""
+    return tuple(path for pattern in patterns(given) for path in local_files(pattern))
+
+
+@contextmanager
+def readable(data: Data, files: Any, paths: Sequence[str]) -> Iterator[None]:
+    """Raise what goes wrong with rows as the user's problem, with its place in a file where that is known."""
+    try:
+        yield
     except UserError:
         raise
     except Exception as error:  # of datasets, pyarrow, the file system or the hub's client, all of them about the data
-        if problems := list(file_problems(paths)):
-            raise UserError(problems) from error
+        with suppress(OSError, EOFError):
+            if problems := list(encoding_problems(paths)) or list(file_problems(paths)):
+                raise UserError(problems) from error
+        key, value = ("data.path", data.path) if data.source == "hub" else ("data.files", files)
         reason = str(error.__cause__ or error).strip().splitlines() or [type(error).__name__]
         raise UserError(Problem(key, value, f"data that can be read ({reason[0][:300]})")) from error
 
@@ -77,36 +91,45 @@ def _load_hub(data: Data, split: str | None) -> Source:
     if not Path(data.path).is_dir():
         rows = load_dataset(data.path, data.subset, split=split, revision=data.revision)
         return Source(rows, rows._fingerprint)  # follows the commit
-    place = Path(data.path)
-    files = [str(path.relative_to(place)) for path in sorted(place.rglob("*")) if path.is_file()]
-    content = hashlib.sha256(f"{files} {_content([str(place / name) for name in files])}".encode()).hexdigest()[:16]
+    content = folder_content(data.path)
     rows = load_dataset(data.path, data.subset, split=split, cache_dir=str(cache.root() / "datasets" / content))
     return Source(rows, f"{content} {data.subset} {split}")
 
 
 def _load_files(files: Any, paths: tuple[str, ...]) -> Source:
-    kinds = {Path(path).suffix.lower() for path in paths}
-    if len(kinds) != 1 or not kinds <= LOADERS.keys():
-        raise UserError(Problem("data.files", files, f"files of one kind: {', '.join(LOADERS)}"))
+    kind = loader_of(files, paths)
     if problems := list(encoding_problems(paths)):  # Arrow takes any bytes, and fails on them rows later
         raise UserError(problems)
-    kind = LOADERS[kinds.pop()]
-    content = _content(paths)
+    content = content_key(paths)
     folder = str(cache.root() / "datasets" / content)
     if kind == "json":
         column = Features({"json": Value("string")})
-        rows = Dataset.from_generator(_json_rows, column, folder, gen_kwargs={"paths": list(paths)})
+        rows = Dataset.from_generator(json_rows, column, folder, gen_kwargs={"paths": list(paths)})
         return Source(rows, content, paths, is_json=True)
+    rows = load_dataset(kind, **table_options(kind, paths), split="train", cache_dir=folder)
+    return Source(rows, content, paths)
+
+
+def loader_of(files: Any, paths: Sequence[str]) -> str:
+    """Return the loader of datasets for files that are all of one kind."""
+    kinds = {LOADERS.get(ending(path)) for path in paths}
+    kind = kinds.pop() if len(kinds) == 1 else None
+    if kind is None:
+        raise UserError(Problem("data.files", files, f"files of one kind: {', '.join(LOADERS)}"))
+    return kind
+
+
+def table_options(kind: str, paths: Sequence[str]) -> dict[str, Any]:
+    """Return the arguments of `load_dataset` for tables in files."""
     options = _cells_are_text(paths[0]) if kind == "csv" else {}
-    literal = [escape(str(Path(path).absolute())) for path in paths]
-    return Source(load_dataset(kind, data_files=literal, split="train", cache_dir=folder, **options), content, paths)
+    return {"data_files": [escape(str(Path(path).absolute())) for path in paths], **options}
 
 
-def _json_rows(paths: list[str]) -> Iterator[dict[str, str]]:
+def json_rows(paths: list[str]) -> Iterator[dict[str, str]]:
     """Yield the rows of JSON files as JSON; ValueError for what is none."""
     for path in paths:
-        with open(path, encoding="utf-8-sig") as file:
-            if path.lower().endswith(".jsonl") or not is_one_document(Path(path)):
+        with open_text(path) as file:
+            if ending(path).startswith(".jsonl") or not is_one_document(Path(path)):
                 texts: Iterable[str] = filter(str.strip, file)
             else:
                 texts = map(json.dumps, _rows_of(json.load(file)))
@@ -137,6 +160,13 @@ def _cells_are_text(path: str) -> dict[str, Any]:
     return {"features": Features({name: Value("string") for name in names}), "keep_default_na": False}
 
 
-def _content(paths: Any) -> str:
+def folder_content(folder: str) -> str:
+    """Return a key of the names and the content of all files in a folder."""
+    place = Path(folder)
+    files = [str(path.relative_to(place)) for path in sorted(place.rglob("*")) if path.is_file()]
+    return hashlib.sha256(f"{files} {content_key([str(place / name) for name in files])}".encode()).hexdigest()[:16]
+
+
+def content_key(paths: Any) -> str:
     """Return a key of what is in files; datasets' own cache trusts name, size and time, and would serve old rows."""
     return hashlib.sha256("".join(map(file_hash, paths)).encode()).hexdigest()[:16]

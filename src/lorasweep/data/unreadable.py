@@ -8,9 +8,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from lorasweep.data.text_files import ending, open_bytes, open_text
 from lorasweep.rules import Problem
 
-TEXT_KINDS = (".json", ".jsonl", ".csv")
+TEXT_KINDS = (".json", ".jsonl", ".jsonl.gz", ".csv")
 CHUNK = 2**20
 
 
@@ -25,26 +26,26 @@ def file_problems(paths: Sequence[str]) -> Iterator[Problem]:
 def encoding_problems(paths: Sequence[str]) -> Iterator[Problem]:
     """Yield the first byte of each text file that is not UTF-8."""
     for path in paths:
-        fault = _encoding_fault(Path(path)) if Path(path).suffix.lower() in TEXT_KINDS else None
+        fault = _encoding_fault(Path(path)) if ending(path) in TEXT_KINDS else None
         if fault:
             yield Problem("data.files", path, fault)
 
 
 def _first_fault(path: Path) -> str | None:
-    if path.suffix.lower() not in TEXT_KINDS:
+    if ending(path) not in TEXT_KINDS:
         return "at least one row; the file is empty" if not path.stat().st_size else None
-    with open(path, encoding="utf-8-sig") as file:
+    with open_text(path) as file:
         lines = [line for line, _ in zip(filter(str.strip, file), range(2), strict=False)]
     if not lines:
         return "at least one row; the file is empty"
-    if path.suffix.lower() == ".csv":
+    if ending(path) == ".csv":
         return "at least one row below the line of column names" if len(lines) < 2 else None
-    return _lines_fault(path) if path.suffix.lower() == ".jsonl" or not is_one_document(path) else _whole_fault(path)
+    return _lines_fault(path) if ending(path).startswith(".jsonl") or not is_one_document(path) else _whole_fault(path)
 
 
 def _encoding_fault(path: Path) -> str | None:
     decoder, position = codecs.getincrementaldecoder("utf-8")(), 0
-    with open(path, "rb") as file:
+    with open_bytes(path) as file:
         start = file.read(2)
         file.seek(0)
         while True:
@@ -63,9 +64,9 @@ def _encoding_fault(path: Path) -> str | None:
             position += len(chunk)
 
 
-def is_one_document(path: Path) -> bool:
+def is_one_document(path: Path | str) -> bool:
     """Tell a JSON document from lines of JSON under the same ending."""
-    with open(path, encoding="utf-8-sig") as file:
+    with open_text(path) as file:
         first = next(line for line in file if line.strip())
     return first.lstrip().startswith("[") or not first.rstrip().endswith("}")
 
@@ -82,7 +83,7 @@ def _whole_fault(path: Path) -> str | None:
 
 
 def _lines_fault(path: Path) -> str | None:
-    with open(path, encoding="utf-8-sig") as file:
+    with open_text(path) as file:
         for number, line in enumerate(file, 1):
             if not line.strip():
                 continue

@@ -47,7 +47,7 @@ def any_batch(run: Run, length: int) -> Batch:
 
 def any_scored(run: Run, length: int) -> Scored | None:
     """Return the largest batch that an evaluation on rows of at most `length` tokens can have; None: there is none."""
-    if not (run.data.eval_fraction or run.data.eval_files or run.data.eval_split):
+    if not run.data.has_evaluation:
         return None
     size = run.evaluation.batch_size
     return Scored(Batch(size, length, size * length), min(size, run.evaluation.generate), length)

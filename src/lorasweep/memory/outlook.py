@@ -17,6 +17,7 @@ from lorasweep.memory.prediction import Prediction, Predictor
 from lorasweep.model import build_config, context_length, empty_model
 from lorasweep.rules import Problem, UserError
 from lorasweep.schema import Run
+from lorasweep.stream_steps import AnyPlan, StreamPlan
 
 if TYPE_CHECKING:
     from lorasweep.data import Split
@@ -88,7 +89,7 @@ class Outlook:
 
 
 def look_ahead(
-    run: Run, splits: Mapping[str, Split], plan: Plan | None, here: Device, runs: int = 1
+    run: Run, splits: Mapping[str, Split], plan: AnyPlan | None, here: Device, runs: int = 1
 ) -> Outlook | str | None:
     """Return what is ahead of a run over these rows, or why that is not known; None on a CPU, where nothing is to fit.
 
@@ -98,6 +99,8 @@ def look_ahead(
     if not here.is_gpu and not run.train.fit:
         return None
     try:
+        if isinstance(plan, StreamPlan):
+            return _at_stream(run, splits, plan, here, runs)
         return _at_rows(run, splits, plan, here, runs)
     except UserError:
         raise
@@ -125,6 +128,31 @@ def _at_rows(run: Run, splits: Mapping[str, Split], plan: Plan | None, here: Dev
         count = math.ceil(train.counts.tokens / packed_length) if packed_length else train.counts.kept
         steps = len(plan.steps) if plan else budget(run, count, train.counts.supervised_tokens)
         work = expected_work(run, plan, steps, train.counts.tokens / count, packed_length)
+        return replace(work, runs=runs)
+
+    scored = scored_rows(run, splits["eval"].rows) if "eval" in splits else None
+    return _outlook(run, config, here, rows, per_row, batch_of, work_of, scored)
+
+
+def _at_stream(run: Run, splits: Mapping[str, Split], plan: StreamPlan, here: Device, runs: int) -> Outlook:
+    """Return what is ahead of a run over rows not known yet: as the first are, but for a pass of the longest allowed.
+
+    Passes of that length are what such a run is to fit for where it is asked to; otherwise they only might come.
+    """
+    train, config, longest = splits["train"], build_config(run.model), plan.reader.stream.encoder.longest
+    packed_length = longest if run.data.packing else None
+    per_row = float(packed_length or train.counts.tokens / train.counts.kept)
+    rows = math.ceil(plan.rows_each * train.counts.tokens / train.counts.kept / per_row)
+
+    def batch_of(run: Run, flat: bool) -> Batch:
+        if run.train.fit and longest:
+            return any_batch(run, longest)
+        return largest_batch(run, train.rows, None, flat, packed_length)
+
+    def work_of(run: Run) -> Work:
+        from lorasweep.trainer import expected_work
+
+        work = expected_work(run, plan, plan.count, train.counts.tokens / train.counts.kept, packed_length)
         return replace(work, runs=runs)
 
     scored = scored_rows(run, splits["eval"].rows) if "eval" in splits else None

@@ -117,7 +117,7 @@ def run_overview(named: NamedRun) -> RunOverview:
         device=record.get("device", {}).get("name"),
         method=_method(run, record),
         config=settings(run),
-        data=_data(record),
+        data=_data(results),
         objective=run.evaluation.objective,
         kept_step=judged["step"] if judged else None,
         scores=list(_scores(results)),
@@ -189,9 +189,11 @@ def _log(folder: Path, state: str) -> list[str]:
     return []
 
 
-def _data(record: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    splits = record.get("data", {}).get("splits", {})
-    return {name: {key: split.get(key) for key in COUNTED} for name, split in splits.items()}
+def _data(results: RunResults) -> dict[str, dict[str, Any]]:
+    """Return the counts of every split, of rows that are read as they come those of what has been read."""
+    splits, read = results.record.get("data", {}).get("splits", {}), results.summary.get("rows")
+    counts = {name: read if read and split.get("streamed") else split for name, split in splits.items()}
+    return {name: {key: split.get(key) for key in COUNTED} for name, split in counts.items()}
 
 
 def _scores(results: RunResults) -> Iterator[Score]:

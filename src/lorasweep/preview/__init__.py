@@ -15,14 +15,13 @@ from datasets import Dataset
 from rich.console import Console
 from transformers import PreTrainedTokenizerBase
 
-from lorasweep import record
 from lorasweep.data import IGNORED, Counts, Split, build_datasets
 from lorasweep.data.segments import segments
 from lorasweep.model import build_config, build_tokenizer, context_length
 from lorasweep.packing import bins
 from lorasweep.rules import Problem, UserError
 from lorasweep.schema import Run
-from lorasweep.steps import build_plan
+from lorasweep.stream_steps import StreamPlan, choose_plan
 
 BARS = 12
 
@@ -45,6 +44,13 @@ class SplitFacts:
     bos_most: int
     bos_doubled: int
     """Rows that begin with two first tokens."""
+    first: bool = False
+    """Whether these are only the first rows: all are read when they are trained on."""
+
+    @property
+    def title(self) -> str:
+        """What rows these are."""
+        return f"{self.name}, its first rows" if self.first else self.name
 
 
 @dataclass(frozen=True)
@@ -164,6 +170,7 @@ def _facts(name: str, split: Split, tokenizer: PreTrainedTokenizerBase) -> Split
         int(bos.min()),
         int(bos.max()),
         doubled,
+        split.stream is not None,
     )
 
 
@@ -193,12 +200,15 @@ def _packing(train: Split, length: int | None) -> Packing | None:
 
 
 def _steps(run: Run, train: Split) -> Steps | None:
-    plan = build_plan(run.train, train.rows, record.data_seed(run))
+    plan = choose_plan(run, train)
     if plan is None:
         return None
     supervised = train.rows.with_format("numpy")["supervised"][:]
-    sizes = [int(supervised[rows].sum()) for rows in plan.steps]
-    return Steps(len(sizes), min(sizes), max(sizes))
+    if isinstance(plan, StreamPlan):
+        sizes = plan.sizes(supervised)
+    else:
+        sizes = [int(supervised[rows].sum()) for rows in plan.steps]
+    return Steps(plan.count, min(sizes), max(sizes))
 
 
 def _choice(rows: Dataset, count: int, number: int | None) -> list[int]:

@@ -33,7 +33,7 @@ def show(preview: Preview, console: Console) -> None:
 
 
 def _facts_table(facts: SplitFacts) -> Table:
-    table = Table(title=facts.name, title_justify="left", title_style="bold", show_header=False, box=None)
+    table = Table(title=facts.title, title_justify="left", title_style="bold", show_header=False, box=None)
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
     for name, words in fact_words(facts):

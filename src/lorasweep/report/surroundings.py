@@ -35,7 +35,7 @@ def _data(definition: Mapping[str, Any], record: Mapping[str, Any]) -> Iterator[
     yield definition.get("data.path") or (", ".join(files) if isinstance(files, list) else files)
     yield definition.get("data.source")
     for name, split in record.get("data", {}).get("splits", {}).items():
-        yield f"{split['kept']:,} rows {name}"
+        yield f"rows {name} read as they come" if split.get("streamed") else f"{split['kept']:,} rows {name}"
 
 
 def _budget(definition: Mapping[str, Any], record: Mapping[str, Any]) -> Iterator[Any]:

@@ -21,7 +21,7 @@ from lorasweep.resident import Resident
 from lorasweep.rules import Problem, UserError, build
 from lorasweep.run import train
 from lorasweep.schema import Run
-from lorasweep.steps import build_plan
+from lorasweep.stream_steps import choose_plan
 from lorasweep.study.channel import Message
 from lorasweep.study.outcomes import State
 from lorasweep.study.worker import Job, Outcome, Reporter
@@ -123,7 +123,7 @@ class Training:
     def _facts(self, run: Run) -> dict[str, Any]:
         """Return what identifies rows and steps of the study's own config."""
         inputs = self.host.inputs(run, lambda: prepare(run))
-        plan = build_plan(run.train, inputs.splits["train"].rows, run.train.data_seed or run.train.seed)
+        plan = choose_plan(run, inputs.splits["train"])
         splits = inputs.facts()["data"]["splits"]
         facts: dict[str, Any] = {f"rows of {name}": split["sha256"] for name, split in splits.items()}
         return facts | ({"tokens per step": plan.tokens_per_step} if plan else {})
