@@ -46,7 +46,7 @@ class AfterStep(TrainerCallback):
         self.done = step
         if self._judge(step) and self._ends():
             return
-        stopping = self.host.stopping()
+        stopping = self._is_asked_to_stop()
         if stopping or (self.save_every and step % self.save_every == 0):
             self.checkpointer.save()
         if stopping:
@@ -54,7 +54,7 @@ class AfterStep(TrainerCallback):
 
     def _judge(self, step: int) -> bool:
         """Judge the model if that is due; return whether it was not interrupted."""
-        if self.judge.is_due(step) and self.host.stopping():
+        if self.judge.is_due(step) and self._is_asked_to_stop():
             return False
         try:
             goes_on = self.judge.after_step(step, self.trainer.model)
@@ -63,6 +63,10 @@ class AfterStep(TrainerCallback):
         if not goes_on:
             self.trainer.control.should_training_stop = True
         return True
+
+    def _is_asked_to_stop(self) -> bool:
+        """Tell whether any process is: all stop after the same step."""
+        return self.host.group.any(self.host.stopping())
 
     def _stop(self) -> NoReturn:
         raise Interrupted(f"stopped after step {self.done} of {self.trainer.state.max_steps}")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from lorasweep.metrics import Metrics
 from lorasweep.model import build_model
 from lorasweep.numerics import numerics
 from lorasweep.packing import check_parity
+from lorasweep.processes.peers import PeerEnded
 from lorasweep.quant import build_quantization, keep_gradients_on_cpu
 from lorasweep.results import read_json
 from lorasweep.resume import Place, held
@@ -95,11 +97,15 @@ def train(run: Run, launch: record.Launch, host: Host = ALONE) -> Result:
     with host.listening():
         try:
             setup = _set_up(run, launch, host)
-            with held(launch.folder, setup.run, setup.record) as place:
+            with held(launch.folder, setup.run, setup.record, host.group) as place:
                 return _attempt(setup, place)
         except BaseException as error:
             with suppress(OSError):
-                launch.folder.rmdir()  # Hydra has made it; something is in it once the run has begun
+                if host.group.is_first:
+                    launch.folder.rmdir()  # Hydra has made it; something is in it once the run has begun
+            if isinstance(error, PeerEnded):
+                print(error, file=sys.stderr)
+                return Result(error.end.state, launch.folder, {"error": str(error)})
             if isinstance(error, KeyboardInterrupt):
                 return Result("interrupted", launch.folder, {"error": str(error) or "interrupted"})
             raise
@@ -108,13 +114,14 @@ def train(run: Run, launch: record.Launch, host: Host = ALONE) -> Result:
 def _set_up(run: Run, launch: record.Launch, host: Host) -> Setup:
     inputs = host.inputs(run, lambda: prepare(run))
     plan = build_plan(run.train, inputs.splits["train"].rows, record.data_seed(run))
-    outlook = look_ahead(run, inputs.splits, plan, Device.current(run.model.dtype))
+    size = host.group.size
+    outlook = look_ahead(_of_passes(run, 1 / size), inputs.splits, plan, Device.current(run.model.dtype))
     unknown = f"The memory of this model is not predicted: {outlook}" if isinstance(outlook, str) else None
     outlook = outlook if isinstance(outlook, Outlook) else None
-    run = outlook.run if outlook else run
+    run = _of_passes(outlook.run, size) if outlook else run
     rows, device = inputs.splits.get("eval"), Device.current(run.model.dtype)
     warning = check_questions(rows.rows, run.evaluation) if rows else None
-    facts = inputs.facts() | {"device": device.facts()}
+    facts = inputs.facts() | {"device": device.facts()} | host.group.facts(device)
     facts |= {"adapter": origin(run.model.adapter)} if run.model.adapter else {}
     facts |= {"steps": plan.facts()} if plan else {}
     facts |= {"memory": outlook.facts()} if outlook else {}
@@ -122,17 +129,25 @@ def _set_up(run: Run, launch: record.Launch, host: Host) -> Setup:
     return Setup(run, launch.folder, host, inputs, plan, device, outlook, written, warnings)
 
 
+def _of_passes(run: Run, times: float) -> Run:
+    """Return the run with passes of so many times the rows: of one process those of all, or the other way round."""
+    return replace(run, train=replace(run.train, batch_size=round(run.train.batch_size * times)))
+
+
 def _attempt(setup: Setup, place: Place) -> Result:
     """Train in a folder that is held; whatever comes of it, say so there."""
-    run, folder = setup.run, setup.folder
+    run, folder, share = setup.run, setup.folder, setup.host.group.share
     step = place.checkpoint.step if place.checkpoint else 0
-    ledger = Ledger(folder, Metrics(folder, run.tracking.tensorboard, step), Terminal(run.verbosity))
-    with keep_log(folder / "train.log", run.verbosity), _followed(setup, ledger), ending(run, ledger):
+    metrics = Metrics(folder if share.is_first else None, run.tracking.tensorboard, step)
+    ledger = Ledger(folder, metrics, Terminal(run.verbosity if share.is_first else "quiet"), writes=share.is_first)
+    with keep_log(folder / "train.log", run.verbosity, share.rank), _followed(setup, ledger), ending(run, ledger):
         for line in (*setup.warnings, *place.notes):
             ledger.terminal.say(line, style="yellow")
         with determinism.strict(run.deterministic):
             _train(setup, place, ledger)
     state = ledger.summary["state"]
+    if not ledger.writes:
+        return Result(state, folder, ledger.summary)
     if state == "pruned" or (state == "complete" and not run.train.save_every):
         checkpoints.remove_all(folder)  # once summary.json says that none is needed any more
     return Result(state, folder, ledger.summary)
@@ -142,7 +157,7 @@ def _attempt(setup: Setup, place: Place) -> Result:
 def _followed(setup: Setup, ledger: Ledger) -> Iterator[None]:
     """Have W&B follow a run of its own to the state that it ends with."""
     follower = Follower(ledger.folder, setup.run.tracking)
-    if not (setup.host.is_followed and follower.is_wanted):
+    if not (setup.host.is_followed and follower.is_wanted and ledger.writes):
         yield
         return
     subject = run_subject(ledger.folder)
@@ -168,8 +183,7 @@ def _train(setup: Setup, place: Place, ledger: Ledger) -> None:
     if run.model.adapter and (other := other_base(run.model.adapter, location(run.model))):
         terminal.say(f"model.adapter was trained on another base, {other}", style="bold red")
     check_parity(trainer, device)
-    started = tensor_digest(lora.trainable(trainer.model))
-    record.complete_record(setup.folder, {"numerics": numerics(trainer), "start": started})
+    _begin(setup, trainer)
     gauges = _watch(setup, place, trainer, memory, ledger)
     judge, untuned = gauges.judge, setup.host.untuned
     if place.checkpoint:
@@ -189,7 +203,8 @@ def _train(setup: Setup, place: Place, ledger: Ledger) -> None:
         raise
     judge.end(trainer.model)
     ledger.summary["digests"] = _digests(trainer, gauges, setup.folder)
-    setup.inputs.tokenizer.save_pretrained(setup.folder / "adapter")
+    if ledger.writes:
+        setup.inputs.tokenizer.save_pretrained(setup.folder / "adapter")
     ledger.summary |= {"state": "complete", **_adapter_facts(trainer.model), **judge.summary()}
     ledger.metrics.write(trainer.state.global_step, _final_metrics(ledger.summary))
     terminal.answers(judge.untuned, judge.kept)
@@ -202,7 +217,18 @@ def _prepare(setup: Setup) -> tuple[LeanTrainer, PeakMemory]:
     model = setup.host.base(run, device, lambda: _load(run, device))
     memory = PeakMemory(device)
     adapted, train = _adapted(run, model), inputs.splits["train"]
-    return build_trainer(run, adapted, inputs.tokenizer, train, setup.plan, device, setup.folder), memory
+    group = setup.host.group
+    trainer = build_trainer(run, adapted, inputs.tokenizer, train, setup.plan, device, setup.folder, group)
+    return trainer, memory
+
+
+def _begin(setup: Setup, trainer: LeanTrainer) -> None:
+    """Complete the record with what has been loaded, which is the same in all processes."""
+    start, group = tensor_digest(lora.trainable(trainer.model)), setup.host.group
+    if len(set(group.exchange(start))) > 1:
+        raise RuntimeError("the adapter does not begin with the same values in all processes")
+    if group.is_first:
+        record.complete_record(setup.folder, {"numerics": numerics(trainer), "start": start})
 
 
 def _load(run: Run, device: Device) -> PreTrainedModel:
@@ -223,7 +249,7 @@ def _adapted(run: Run, model: PreTrainedModel) -> PeftModel:
 
 def _watch(setup: Setup, place: Place, trainer: LeanTrainer, memory: PeakMemory, ledger: Ledger) -> Gauges:
     """Put in place all that happens besides training; what remembers something gets that back from a checkpoint."""
-    run, host, counter = setup.run, setup.host, TokenCounter(trainer.model)
+    run, host, counter = setup.run, setup.host, TokenCounter(trainer.model, setup.host.group)
     judge = _judge(setup, trainer, counter, ledger)
     bar = ProgressBar(ledger.terminal, trainer.args.max_steps)
     epoch = setup.inputs.splits["train"].counts.supervised_tokens
@@ -231,7 +257,7 @@ def _watch(setup: Setup, place: Place, trainer: LeanTrainer, memory: PeakMemory,
     kept = [item for item in trainer.callback_handler.callbacks if isinstance(item, Stateful)]
     parts: list[Stateful] = [ledger.metrics, counter, memory, judge, metrics, *kept]
     say, keep = ledger.terminal.say, run.train.keep_checkpoints
-    checkpointer = Checkpointer(trainer, setup.folder, place.identity, keep, parts, say)
+    checkpointer = Checkpointer(trainer, setup.folder, place.identity, keep, parts, say, host.group)
     after_step = AfterStep(trainer, judge, checkpointer, host, run.train.save_every)
     for callback in (checkpointer, Progress(host), metrics, bar, after_step):
         trainer.add_callback(callback)
@@ -252,25 +278,29 @@ def _judge(setup: Setup, trainer: LeanTrainer, counter: TokenCounter, ledger: Le
         return host.report(step, counter.read()[1], value)
 
     evaluator = (
-        Evaluator(rows.rows, setup.inputs.tokenizer, run.evaluation, setup.device, stop_if_asked) if rows else None
+        Evaluator(rows.rows, setup.inputs.tokenizer, run.evaluation, setup.device, stop_if_asked, host.group)
+        if rows
+        else None
     )
     steps, patience = trainer.args.max_steps, run.train.early_stopping
-    return Judge(evaluator, run.evaluation, patience, steps, ledger.metrics, ledger.folder, report)
+    return Judge(evaluator, run.evaluation, patience, steps, ledger.metrics, ledger.folder, report, ledger.writes)
 
 
 def _fit(setup: Setup, place: Place, trainer: LeanTrainer, gauges: Gauges, ledger: Ledger) -> None:
     """Train, and enter steps, tokens, time and memory into the summary however that ends."""
     gauges.memory.reset_peak()  # of the evaluation before
     setup.host.training = True
+    setup.host.group.seed(setup.run.train.seed)
     try:
         with suppress(NothingLeft):
             trainer.train(resume_from_checkpoint=str(place.checkpoint.path) if place.checkpoint else None)
         setup.device.synchronize()
+        gauges.counter.read()
     finally:
         gauges.bar.stop()
         gauges.counter.remove()
         seconds = gauges.metrics.seconds
-        tokens, supervised = gauges.counter.read()
+        tokens, supervised = gauges.counter.known
         ledger.summary |= {
             "steps": trainer.state.global_step,
             "train/seconds": round(seconds, 3),
@@ -284,7 +314,9 @@ def _fit(setup: Setup, place: Place, trainer: LeanTrainer, gauges: Gauges, ledge
 
 def _digests(trainer: LeanTrainer, gauges: Gauges, folder: Path) -> dict[str, str | None]:
     kept = adapter_digest(folder / "adapter" / lora.WEIGHTS)
-    return {"adapter": kept, "order": gauges.counter.order, **end_digests(trainer)}
+    orders = gauges.counter.group.exchange(gauges.counter.order)
+    order = orders[0] if len(orders) == 1 else record.values_hash({"orders": orders})[:16]
+    return {"adapter": kept, "order": order, **end_digests(trainer)}
 
 
 def _adapter_facts(model: torch.nn.Module) -> dict[str, Any]:
