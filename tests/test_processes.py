@@ -269,19 +269,3 @@ def test_torchrun_is_stopped_with_a_checkpoint_and_goes_on(tmp_path: Path) -> No
     again.send_signal(signal.SIGINT)
     again.communicate(timeout=PATIENCE)
     assert summary_of(tmp_path / "run")["steps"] > summary["steps"]
-
-
-@pytest.mark.slow
-def test_accelerate_launch_does_the_same(tmp_path: Path) -> None:
-    module = (
-        "-m",
-        "accelerate.commands.launch",
-        "--cpu",
-        "--num_processes=2",
-        "--num_machines=1",
-        "--mixed_precision=no",
-    )
-    process = started(*PLANNED, "hydra.run.dir=run", cwd=tmp_path, launcher=module)
-    output, _ = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 0, output
-    assert json.loads((tmp_path / "run" / "record.json").read_text())["processes"]["count"] == 2

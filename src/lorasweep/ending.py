@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -83,6 +84,9 @@ def ending(run: Run, ledger: Ledger) -> Iterator[None]:
                 ledger.terminal.say(f"Once this is mended: {_way_on(ledger.folder)}")
             if not isinstance(error, PeerEnded):
                 raise
+            if ledger.writes:
+                print(_explained(error), file=sys.stderr)
+            return
         ledger.terminal.say(_explained(error), style="bold red")
         stopped = ledger.summary["state"] in ("interrupted", "out_of_memory") and not isinstance(error, WontFit)
         if stopped and run.study is None:

@@ -93,7 +93,8 @@ class Processes(Group):
         except RuntimeError:
             self._blame()
             raise
-        for tensor, total in zip(tensors, together.split([tensor.numel() for tensor in tensors]), strict=True):
+        totals = torch.split(together, [tensor.numel() for tensor in tensors])
+        for tensor, total in zip(tensors, totals, strict=True):
             tensor.copy_(total.view_as(tensor))
 
     def seed(self, seed: int) -> None:

@@ -12,7 +12,7 @@ from lorasweep.processes.launched import Launched
 from lorasweep.processes.peers import Peers
 
 if TYPE_CHECKING:
-    from torch.distributed import Store
+    from torch.distributed import Store  # type: ignore[attr-defined]
 
 WHERE, SECONDS = "first", 600
 """Under what the first process says where it listens, and how long they wait for each other to check the inputs."""
@@ -20,7 +20,7 @@ WHERE, SECONDS = "first", 600
 
 def meet(launched: Launched) -> tuple[Peers, Store]:
     """Return the connections of this process, and the store for a process group."""
-    from torch.distributed import PrefixStore, TCPStore
+    from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 
     share, patience = launched.share, timedelta(seconds=SECONDS)
     is_host = share.is_first and not launched.has_store

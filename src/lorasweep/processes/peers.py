@@ -14,6 +14,7 @@ from typing import Any
 from lorasweep.processes.share import Share
 from lorasweep.study.channel import Channel
 
+GONE = "it is gone without a word: killed, or its machine is"
 KEEPALIVE = {"TCP_KEEPIDLE": 20, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
 """Seconds, seconds and tries after which a machine that is gone without a word counts as such."""
 
@@ -120,7 +121,7 @@ class Peers:
                 self.arrived[rank].append(message["value"])
 
     def _lose(self, rank: int) -> None:
-        lost = End("failed", 1, "it is gone without a word: killed, or its machine is")
+        lost = End("failed", 1, GONE)
         self.ended = self.ended or PeerEnded(rank, self.share.size, lost)
 
 

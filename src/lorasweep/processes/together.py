@@ -20,7 +20,7 @@ from lorasweep.processes import group
 from lorasweep.processes.group import Processes
 from lorasweep.processes.launched import Launched, forget, launched
 from lorasweep.processes.meeting import meet
-from lorasweep.processes.peers import End, PeerEnded
+from lorasweep.processes.peers import GONE, End, PeerEnded
 from lorasweep.record import Launch
 from lorasweep.rules import UserError, build
 from lorasweep.schema import Run
@@ -107,7 +107,10 @@ def _leave(joined: Processes, end: End) -> None:
     if joined.is_first or (end.code and not peers.ended):
         peers.tell(end)
     if not joined.is_first:
-        code = peers.until_ended().end.code
+        why = peers.until_ended()
+        code = why.end.code
+        if why.end.error == GONE:
+            print(f"process {joined.share.rank} of {joined.size} ends: {why}", file=sys.stderr)
     peers.close()
     sys.stdout.flush()
     sys.stderr.flush()
