@@ -30,12 +30,13 @@ PLANNED = (*SMALL, "train.tokens_per_step=60", "train.max_steps=4", "evaluation.
            "evaluation.max_new_tokens=4")  # fmt: skip
 CLASSIC = (*SMALL, "train.grad_accum=2", "train.epochs=2")
 """Nineteen rows: the last step of an epoch has three, its second pass none."""
+PACKED = (*SMALL, "data.packing=true", "data.max_length=64", "train.grad_accum=2", "train.epochs=2")
 PATIENCE = 300.0
 
 
-def started(*overrides: str, cwd: Path, count: int = 2, launcher: tuple[str, ...] = ()) -> subprocess.Popen[str]:
+def started(*overrides: str, cwd: Path) -> subprocess.Popen[str]:
     """`torchrun --nproc-per-node=2 train.py …` in a process of its own."""
-    launcher = launcher or ("-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}")
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
     return subprocess.Popen(
         [sys.executable, *launcher, str(ROOT / "train.py"), *overrides],
         cwd=cwd,
@@ -183,7 +184,7 @@ def test_a_study_is_refused_with_the_reason_and_only_once_a_machine(tmp_path: Pa
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("overrides", [PLANNED, CLASSIC], ids=["tokens per step", "rows per step"])
+@pytest.mark.parametrize("overrides", [PLANNED, CLASSIC, PACKED], ids=["tokens per step", "rows per step", "packed"])
 def test_two_processes_learn_what_one_learns(overrides: tuple[str, ...], tmp_path: Path) -> None:
     one, other = alone(*overrides, cwd=tmp_path), together(*overrides, cwd=tmp_path)
     assert_equal(one, other)

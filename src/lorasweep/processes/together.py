@@ -62,6 +62,7 @@ def _join(given: Launched) -> Processes:
     import torch
     import torch.distributed as dist
 
+    os.environ["TORCH_NCCL_ASYNC_ERROR_HANDLING"] = "0"  # it would abort whoever is still to say what has happened
     peers, store = meet(given)
     backend = "nccl" if torch.cuda.is_available() else "gloo"
     dist.init_process_group(backend, store=store, rank=given.share.rank, world_size=given.share.size, timeout=PATIENCE)
