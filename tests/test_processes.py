@@ -15,10 +15,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from lorasweep.identity import differences, identity
 from lorasweep.metrics import read
 from lorasweep.processes import launched
-from lorasweep.processes.group import current
+from lorasweep.processes.group import Processes, current
+from lorasweep.processes.peers import Peers
 from lorasweep.processes.share import Share
+from lorasweep.reproduce.drift import compared
+from lorasweep.reproduce.facts import Weight, facts
 from lorasweep.results import read_lines
 from tests.conftest import ROOT, TINY, command, tiny
 from tests.study.sessions import until
@@ -181,6 +185,26 @@ def test_a_study_is_refused_with_the_reason_and_only_once_a_machine(tmp_path: Pa
     assert "a study starts its own workers" in done[0].stderr
     assert not done[1].stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_each_process_has_random_numbers_of_its_own_which_follow_from_the_seed() -> None:
+    def drawn(rank: int, seed: int) -> float:
+        torch.manual_seed(5)
+        Processes(Peers(Share(rank, 3), {}), "gloo").seed(seed)
+        return torch.rand(()).item()
+
+    assert drawn(0, 42) == drawn(0, 43)  # as a process alone goes on
+    assert len({drawn(rank, 42) for rank in range(3)}) == 3
+    assert drawn(1, 42) == drawn(1, 42) != drawn(1, 43)
+
+
+def test_another_number_of_processes_is_another_input() -> None:
+    device = {"kind": "cpu", "precision": "float32"}
+    two, one = {"device": device, "processes": {"count": 2}}, {"device": device}
+    (drift,) = compared(facts(two, {}), facts(one, {})).of(Weight.INPUT)
+    assert (drift.name, drift.before, drift.now) == ("number of processes", 2, 1)
+    (difference,) = differences(identity({}, two), identity({}, one))
+    assert difference.is_of_state
 
 
 @pytest.mark.slow
