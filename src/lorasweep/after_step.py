@@ -15,6 +15,17 @@ class NothingLeft(Exception):
     """A run is resumed whose last step is done."""
 
 
+class Progress(TrainerCallback):
+    """Tells the host of every step."""
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Tell that a step is done."""
+        self.host.progress(state.global_step, state.max_steps)
+
+
 class AfterStep(TrainerCallback):
     """Judges, saves and stops, in this order; a run that is to stop is judged when it goes on.
 

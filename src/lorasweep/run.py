@@ -5,17 +5,16 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import PeftModel
-from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState
-from transformers import TrainingArguments as Arguments
+from transformers import PreTrainedModel
 
 from lorasweep import checkpoints, determinism, lora, record
-from lorasweep.after_step import AfterStep, NothingLeft
+from lorasweep.after_step import AfterStep, NothingLeft, Progress
 from lorasweep.checkpointing import Checkpointer, Stateful
 from lorasweep.continuation import origin, other_base
 from lorasweep.device import Device, PeakMemory
@@ -29,7 +28,7 @@ from lorasweep.judge import Judge, Pruned
 from lorasweep.lean_trainer import LeanTrainer
 from lorasweep.library_logs import keep_log
 from lorasweep.memory.fit import WontFit
-from lorasweep.memory.outlook import Outlook, look_ahead
+from lorasweep.memory.outlook import Outlook, look_ahead, with_passes
 from lorasweep.metrics import Metrics
 from lorasweep.model import build_model
 from lorasweep.numerics import numerics
@@ -75,17 +74,6 @@ class Gauges:
     bar: ProgressBar
 
 
-class Progress(TrainerCallback):
-    """Tells the host of every step."""
-
-    def __init__(self, host: Host) -> None:
-        self.host = host
-
-    def on_step_end(self, args: Arguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Tell that a step is done."""
-        self.host.progress(state.global_step, state.max_steps)
-
-
 def train(run: Run, launch: record.Launch, host: Host = ALONE) -> Result:
     """Train one run in `launch.folder` and return how it ended; summary.json there says the same.
 
@@ -115,10 +103,10 @@ def _set_up(run: Run, launch: record.Launch, host: Host) -> Setup:
     inputs = host.inputs(run, lambda: prepare(run))
     plan = build_plan(run.train, inputs.splits["train"].rows, record.data_seed(run))
     size = host.group.size
-    outlook = look_ahead(_of_passes(run, 1 / size), inputs.splits, plan, Device.current(run.model.dtype))
+    outlook = look_ahead(with_passes(run, 1 / size), inputs.splits, plan, Device.current(run.model.dtype))
     unknown = f"The memory of this model is not predicted: {outlook}" if isinstance(outlook, str) else None
     outlook = outlook if isinstance(outlook, Outlook) else None
-    run = _of_passes(outlook.run, size) if outlook else run
+    run = with_passes(outlook.run, size) if outlook else run
     rows, device = inputs.splits.get("eval"), Device.current(run.model.dtype)
     warning = check_questions(rows.rows, run.evaluation) if rows else None
     facts = inputs.facts() | {"device": device.facts()} | host.group.facts(device)
@@ -127,11 +115,6 @@ def _set_up(run: Run, launch: record.Launch, host: Host) -> Setup:
     facts |= {"memory": outlook.facts()} if outlook else {}
     written, warnings = record.build_record(launch, run, facts), [*filter(None, (warning, unknown))]
     return Setup(run, launch.folder, host, inputs, plan, device, outlook, written, warnings)
-
-
-def _of_passes(run: Run, times: float) -> Run:
-    """Return the run with passes of so many times the rows: of one process those of all, or the other way round."""
-    return replace(run, train=replace(run.train, batch_size=round(run.train.batch_size * times)))
 
 
 def _attempt(setup: Setup, place: Place) -> Result:
@@ -314,9 +297,7 @@ def _fit(setup: Setup, place: Place, trainer: LeanTrainer, gauges: Gauges, ledge
 
 def _digests(trainer: LeanTrainer, gauges: Gauges, folder: Path) -> dict[str, str | None]:
     kept = adapter_digest(folder / "adapter" / lora.WEIGHTS)
-    orders = gauges.counter.group.exchange(gauges.counter.order)
-    order = orders[0] if len(orders) == 1 else record.values_hash({"orders": orders})[:16]
-    return {"adapter": kept, "order": order, **end_digests(trainer)}
+    return {"adapter": kept, "order": gauges.counter.order_of_all(), **end_digests(trainer)}
 
 
 def _adapter_facts(model: torch.nn.Module) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from hashlib import sha256
 from typing import Any
 
 import torch
@@ -52,6 +53,11 @@ class TokenCounter:
     def order(self) -> str:
         """Return a 64-bit hash of every batch so far of this process, tokens and labels, in their order."""
         return f"{int(self._order) % 2**64:016x}"
+
+    def order_of_all(self) -> str:
+        """Return the same of all processes, which must all ask."""
+        orders = self.group.exchange(self.order)
+        return orders[0] if len(orders) == 1 else sha256(" ".join(orders).encode()).hexdigest()[:16]
 
     def state(self) -> dict[str, Any]:
         """Return the counts, the hash and the largest pass."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from transformers import PretrainedConfig
@@ -125,6 +125,11 @@ def _at_rows(run: Run, splits: Mapping[str, Split], plan: Plan | None, here: Dev
 
     scored = scored_rows(run, splits["eval"].rows) if "eval" in splits else None
     return _outlook(run, config, here, rows, per_row, batch_of, work_of, scored)
+
+
+def with_passes(run: Run, times: float) -> Run:
+    """Return the run with passes of so many times the rows: of one process those of all, or the other way round."""
+    return replace(run, train=replace(run.train, batch_size=round(run.train.batch_size * times)))
 
 
 def look_at_length(run: Run, length: int | None) -> Outlook:
