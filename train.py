@@ -13,16 +13,14 @@ from lorasweep.processes import launched
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def main(config: DictConfig) -> float | None:
     """Train what the config describes and return the objective."""
-    from lorasweep.host import OwnProcess
     from lorasweep.preflight import check_inputs
-    from lorasweep.processes.together import agreed
-    from lorasweep.run import train
+    from lorasweep.processes.together import train_together
 
     with compose.user_errors():
         run = compose.to_run(config)
         if compose.is_multirun():
             check_inputs(run)
-        result = train(*agreed(run, compose.launch()), OwnProcess())
+        result = train_together(run, compose.launch())
     if result.exit_code:
         raise SystemExit(result.exit_code)
     return result.objective

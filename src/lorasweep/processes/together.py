@@ -14,6 +14,7 @@ from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
 
+from lorasweep.ending import Result
 from lorasweep.host import OwnProcess
 from lorasweep.preflight import check_inputs
 from lorasweep.processes import group
@@ -23,6 +24,7 @@ from lorasweep.processes.meeting import meet
 from lorasweep.processes.peers import GONE, End, PeerEnded
 from lorasweep.record import Launch
 from lorasweep.rules import UserError, build
+from lorasweep.run import train
 from lorasweep.schema import Run
 
 PATIENCE = timedelta(hours=12)
@@ -45,12 +47,11 @@ def run_together(run: Run, lead: Callable[[], object]) -> None:
     _leave(joined, _lead(lead) if joined.is_first else _follow(joined))
 
 
-def agreed(run: Run, launch: Launch) -> tuple[Run, Launch]:
-    """Return the run and the folder of the first process, in which alone they are given."""
-    if group.current().size == 1:
-        return run, launch
-    own = {"run": asdict(run), "launch": {**asdict(launch), "folder": str(launch.folder)}}
-    return _taken(group.current().firsts(own))
+def train_together(run: Run, launch: Launch) -> Result:
+    """Train, with the other processes if there are any, which are given run and folder; the first one calls this."""
+    joined = group.current()
+    joined.firsts({"run": asdict(run), "launch": {**asdict(launch), "folder": str(launch.folder)}})
+    return train(run, launch, OwnProcess(joined))
 
 
 def _taken(values: dict[str, dict[str, object]]) -> tuple[Run, Launch]:
@@ -83,8 +84,6 @@ def _lead(lead: Callable[[], object]) -> End:
 
 
 def _follow(joined: Processes) -> End:
-    from lorasweep.run import train
-
     try:
         run, launch = _taken(joined.firsts({}))
         result = train(run, launch, OwnProcess(joined))
