@@ -13,8 +13,8 @@ from collections.abc import Callable
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from lorasweep.ending import Result
 from lorasweep.host import OwnProcess
 from lorasweep.preflight import check_inputs
 from lorasweep.processes import group
@@ -24,8 +24,10 @@ from lorasweep.processes.meeting import meet
 from lorasweep.processes.peers import GONE, End, PeerEnded
 from lorasweep.record import Launch
 from lorasweep.rules import UserError, build
-from lorasweep.run import train
 from lorasweep.schema import Run
+
+if TYPE_CHECKING:
+    from lorasweep.ending import Result
 
 PATIENCE = timedelta(hours=12)
 """How long a sum may wait for a process that is there: one may evaluate, or compile, for long."""
@@ -49,6 +51,8 @@ def run_together(run: Run, lead: Callable[[], object]) -> None:
 
 def train_together(run: Run, launch: Launch) -> Result:
     """Train, with the other processes if there are any, which are given run and folder; the first one calls this."""
+    from lorasweep.run import train  # all libraries, which what is wrong with the inputs need not wait for
+
     joined = group.current()
     joined.firsts({"run": asdict(run), "launch": {**asdict(launch), "folder": str(launch.folder)}})
     return train(run, launch, OwnProcess(joined))
@@ -84,6 +88,8 @@ def _lead(lead: Callable[[], object]) -> End:
 
 
 def _follow(joined: Processes) -> End:
+    from lorasweep.run import train
+
     try:
         run, launch = _taken(joined.firsts({}))
         result = train(run, launch, OwnProcess(joined))
