@@ -34,6 +34,7 @@ def go_through(path: Path, streaming: bool, rows: int) -> dict[str, Any]:
     """Go through one epoch of a file's rows as a trainer would; returns seconds, to the first step too."""
     from lorasweep.data import build_datasets
     from lorasweep.model import build_tokenizer
+    from lorasweep.processes.share import Share
     from lorasweep.schema import Data, Model, Run, Train
     from lorasweep.stream_steps import choose_plan
     from lorasweep.trainer import step_collator
@@ -47,7 +48,7 @@ def go_through(path: Path, streaming: bool, rows: int) -> dict[str, Any]:
     split = build_datasets(data, tokenizer, LENGTH)["train"]
     plan = choose_plan(run, split)
     assert plan
-    collator = step_collator(run, plan, split.rows, tokenizer, None, flat=True)
+    collator = step_collator(run, plan, split.rows, tokenizer, None, flat=True, share=Share())
     learnt, first = 0, 0.0
     for items in _items(plan, streaming):
         batches = collator([{"rows": items}])

@@ -137,7 +137,7 @@ class Meter:
     @contextmanager
     def reading(self) -> Iterator[None]:
         """Read after every phase of the steps within."""
-        from accelerate import Accelerator  # type: ignore[import-untyped]
+        from accelerate import Accelerator
 
         from lorasweep.lean_trainer import LeanTrainer
 

@@ -59,6 +59,7 @@ def test_the_pages_have_commands() -> None:
     assert len(COMMANDS) >= 10
     assert len(RUNNABLE) >= 5
     assert len(AFTER) >= 8
+    assert len(LAUNCHED) >= 2
 
 
 @pytest.mark.parametrize(("page", "line"), COMMANDS, ids=[line for _, line in COMMANDS])
@@ -101,6 +102,23 @@ def test_every_command_on_the_tiny_model_runs(page: str, line: str, trained: Pat
     done = command(*shlex.split(line), f"hydra.run.dir={tmp_path}/run", "evaluation.max_new_tokens=4", cwd=ROOT)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "run" / "adapter" / "adapter_model.safetensors").exists()
+
+
+LAUNCHERS = {"torchrun": "torch.distributed.run", "accelerate launch": "accelerate.commands.launch"}
+LAUNCHED = [(LAUNCHERS[program], line) for program in LAUNCHERS for _, line in commands(program)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("module", "line"), LAUNCHED)
+def test_every_command_that_starts_several_processes_runs(module: str, line: str, tmp_path: Path) -> None:
+    options, overrides = line.split("train.py ")
+    done = subprocess.run(
+        [sys.executable, "-m", module, *shlex.split(options), str(ROOT / "train.py"), *shlex.split(overrides)],
+        cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    (folder,) = (tmp_path / "outputs" / "runs").iterdir()
+    assert json.loads((folder / "record.json").read_text())["processes"]["count"] == 2
 
 
 @pytest.mark.slow

@@ -229,7 +229,8 @@ def test_a_mean_over_forward_passes_would_be_another_loss(tmp_path: Path) -> Non
     trainer, _, _ = parts(tiny(*COMMON, *LAYOUTS["padded"]), tmp_path)
     step = trainer.data_collator([trainer.train_dataset[0]])
     passes = [
-        {"batches": [batch], "supervised": [n]} for batch, n in zip(step["batches"], step["supervised"], strict=True)
+        {"batches": [batch], "supervised": [n], "total": n, "passes": 1}
+        for batch, n in zip(step["batches"], step["supervised"], strict=True)
     ]
     mean = torch.stack([trainer.training_step(trainer.model, one) for one in passes]).mean().item()
     assert len(set(step["supervised"])) > 1

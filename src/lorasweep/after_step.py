@@ -15,6 +15,17 @@ class NothingLeft(Exception):
     """A run is resumed whose last step is done."""
 
 
+class Progress(TrainerCallback):
+    """Tells the host of every step."""
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Tell that a step is done."""
+        self.host.progress(state.global_step, state.max_steps)
+
+
 class AfterStep(TrainerCallback):
     """Judges, saves and stops, in this order; a run that is to stop is judged when it goes on.
 
@@ -46,7 +57,7 @@ class AfterStep(TrainerCallback):
         self.done = step
         if self._judge(step) and self._ends():
             return
-        stopping = self.host.stopping()
+        stopping = self._is_asked_to_stop()
         if stopping or (self.save_every and step % self.save_every == 0):
             self.checkpointer.save()
         if stopping:
@@ -54,7 +65,7 @@ class AfterStep(TrainerCallback):
 
     def _judge(self, step: int) -> bool:
         """Judge the model if that is due; return whether it was not interrupted."""
-        if self.judge.is_due(step) and self.host.stopping():
+        if self.judge.is_due(step) and self._is_asked_to_stop():
             return False
         try:
             goes_on = self.judge.after_step(step, self.trainer.model)
@@ -63,6 +74,10 @@ class AfterStep(TrainerCallback):
         if not goes_on:
             self.trainer.control.should_training_stop = True
         return True
+
+    def _is_asked_to_stop(self) -> bool:
+        """Tell whether any process is: all stop after the same step."""
+        return self.host.group.any(self.host.stopping())
 
     def _stop(self) -> NoReturn:
         raise Interrupted(f"stopped after step {self.done} of {self.trainer.state.max_steps}")

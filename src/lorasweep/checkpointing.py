@@ -18,11 +18,13 @@ from lorasweep import checkpoints, training_state
 from lorasweep.checkpoints import Checkpoint
 from lorasweep.identity import JUDGED_BY, SEEDS, Difference
 from lorasweep.judge import Judge
+from lorasweep.processes.group import Group
 from lorasweep.record import write_json
 from lorasweep.training_state import State
 
 TENSORS = "tensors.safetensors"
 VALUES = "state.json"
+OTHERS = "other processes"
 TRAINER = "trainer_state.json"
 """What transformers' trainer reads of a checkpoint: its step, from which it finds its place in the data."""
 BESIDE = ("metrics.jsonl", "evaluation.jsonl")
@@ -72,7 +74,9 @@ class Checkpointer(TrainerCallback):
         keep: int | None,
         parts: Sequence[Stateful],
         say: Callable[..., None],
+        group: Group | None = None,
     ) -> None:
+        self.group = group or Group()
         self.trainer, self.folder, self.identity, self.keep = trainer, folder, identity, keep
         self.parts = {type(part).__name__: part for part in parts}
         self.say = say
@@ -87,6 +91,10 @@ class Checkpointer(TrainerCallback):
         """Have the run begin at a checkpoint; what is no part of the trainer is put back here and now."""
         values = json.loads((checkpoint.path / VALUES).read_text(encoding="utf-8"))
         self.begin = State(load_file(checkpoint.path / TENSORS), values)
+        if not self.group.is_first:
+            own = values[OTHERS][self.group.share.rank - 1]
+            values |= own["values"]
+            self.begin.tensors |= training_state.as_tensors(own["tensors"])
         self.has_streams = not any(item.name in SEEDS for item in changed)
         for name, part in self.parts.items():
             if name != Judge.__name__ or not is_judged_anew(changed):
@@ -125,6 +133,8 @@ class Checkpointer(TrainerCallback):
     def save(self) -> bool:
         """Write a checkpoint of the step that is done; return whether that worked, and say so if not."""
         step, state = self.trainer.state.global_step, self._state()
+        if not self.group.is_first:
+            return True
         beside = [path for name in (*BESIDE, "adapter") if (path := self.folder / name).exists()]
         size = sum(tensor.nbytes for tensor in state.tensors.values()) + sum(map(_size, beside)) + 2**20
 
@@ -145,11 +155,16 @@ class Checkpointer(TrainerCallback):
         return True
 
     def _state(self) -> State:
-        state = training_state.take(self.trainer)
-        training_state.take_random("now", state)
-        state.tensors |= self.epoch.tensors
-        state.values |= self.epoch.values
-        state.values["parts"] = {name: part.state() for name, part in self.parts.items()}
+        """Return the state of all processes: they differ in random streams, and in what they have counted."""
+        own = State(dict(self.epoch.tensors), dict(self.epoch.values))
+        training_state.take_random("now", own)
+        own.values["parts"] = {name: part.state() for name, part in self.parts.items()}
+        kept = {"values": own.values, "tensors": training_state.as_lists(own.tensors)} if self.group.size > 1 else {}
+        _, *others = self.group.exchange({} if self.group.is_first else kept)
+        state = training_state.take(self.trainer) if self.group.is_first else State()
+        state.tensors |= own.tensors
+        state.values |= own.values
+        state.values |= {OTHERS: others} if others else {}
         return state
 
     def _trainer_state(self) -> TrainerState:

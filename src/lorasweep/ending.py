@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from lorasweep.host import Interrupted
 from lorasweep.judge import Pruned
 from lorasweep.memory.fit import WontFit
 from lorasweep.metrics import Metrics
+from lorasweep.processes.peers import PeerEnded
 from lorasweep.rules import UserError
 from lorasweep.schema import Run
 from lorasweep.terminal import Terminal
@@ -61,6 +63,8 @@ class Ledger:
     metrics: Metrics
     terminal: Terminal
     summary: dict[str, Any] = field(default_factory=dict)
+    writes: bool = True
+    """False where another process does."""
 
 
 @contextmanager
@@ -73,10 +77,16 @@ def ending(run: Run, ledger: Ledger) -> Iterator[None]:
         if not isinstance(error, Pruned):
             ledger.summary |= {"error": str(error) or type(error).__name__}
         if ledger.summary["state"] == "failed":
-            (ledger.folder / "error.txt").write_text(traceback.format_exc())
+            if ledger.writes:
+                trace = error.end.trace if isinstance(error, PeerEnded) else ""
+                (ledger.folder / "error.txt").write_text(trace or traceback.format_exc())
             if run.study is None and not isinstance(error, UserError) and checkpoints.has_checkpoint(ledger.folder):
                 ledger.terminal.say(f"Once this is mended: {_way_on(ledger.folder)}")
-            raise
+            if not isinstance(error, PeerEnded):
+                raise
+            if ledger.writes:
+                print(_explained(error), file=sys.stderr)
+            return
         ledger.terminal.say(_explained(error), style="bold red")
         stopped = ledger.summary["state"] in ("interrupted", "out_of_memory") and not isinstance(error, WontFit)
         if stopped and run.study is None:
@@ -84,10 +94,13 @@ def ending(run: Run, ledger: Ledger) -> Iterator[None]:
     finally:
         ledger.metrics.close()
         summary = {**ledger.summary, "seconds": round(ledger.metrics.seconds, 3)}
-        record.write_json(ledger.folder / "summary.json", summary)
+        if ledger.writes:
+            record.write_json(ledger.folder / "summary.json", summary)
 
 
 def _state_of(error: BaseException) -> str:
+    if isinstance(error, PeerEnded):
+        return error.end.state
     if isinstance(error, Diverged):
         return "diverged"
     if isinstance(error, Pruned):
@@ -107,7 +120,7 @@ def _explained(error: BaseException) -> str:
         return f"Out of memory. What helps: {knobs}.\n{str(error).splitlines()[0]}"
     if isinstance(error, WontFit):
         return f"Not loaded: {error}."
-    if isinstance(error, Interrupted | Pruned):
+    if isinstance(error, Interrupted | Pruned | PeerEnded):
         return f"{str(error).capitalize()}."
     return f"Stopped: {str(error) or 'interrupted'}"
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from datasets import Dataset
@@ -17,9 +17,12 @@ from lorasweep.answer_metrics import build_metrics
 from lorasweep.attention import for_padded_rows
 from lorasweep.data import IGNORED
 from lorasweep.device import Device
+from lorasweep.host import Interrupted
+from lorasweep.processes.group import Group
 from lorasweep.rules import Problem, UserError
 from lorasweep.schema import Evaluation
 
+T = TypeVar("T")
 COLUMNS = ["prompt", "answer", "add_special_tokens", "cut", "row"]
 
 
@@ -67,7 +70,8 @@ class Scores:
 class Evaluator:
     """Scores a model on the same rows every time, without moving any random stream.
 
-    `between` is called before every batch; what it raises ends the evaluation.
+    `between` is called before every batch; what it raises ends the evaluation. Several processes divide the batches,
+    and each gets all scores; where one is stopped, all are.
     """
 
     def __init__(
@@ -77,7 +81,9 @@ class Evaluator:
         settings: Evaluation,
         device: Device,
         between: Callable[[], None] = lambda: None,
+        group: Group | None = None,
     ) -> None:
+        self.group = group or Group()
         rows = rows.select(range(min(len(rows), settings.max_samples or len(rows))))
         self.rows, self.tokenizer, self.settings, self.device = rows, tokenizer, settings, device
         self.between = between
@@ -87,14 +93,31 @@ class Evaluator:
     def __call__(self, model: Any) -> Scores:
         """Score a model whose head TRL has fused (see `run`): loss of every row, answers to the first few."""
         with scoring(model, self.device):
-            losses, tokens = self._row_losses(model)
+            parts = self._together(lambda: self._row_losses(model))
+            losses, tokens = (
+                [sum(shares) for shares in zip(*lists, strict=True)] for lists in zip(*parts, strict=True)
+            )
             return Scores(losses, tokens, self._answers(model), self.rows["row"][:])
 
+    def _together(self, compute: Callable[[], T]) -> list[T]:
+        """Return what every process computes, once all have; raises Interrupted in all if one was stopped meanwhile."""
+        own: T | None = None
+        try:
+            own = compute()
+        except Interrupted:
+            if self.group.size == 1:
+                raise
+        parts = [part for part in self.group.exchange(own) if part is not None]
+        if len(parts) < self.group.size:
+            raise Interrupted("stopped")
+        return parts
+
     def _row_losses(self, model: Any) -> tuple[list[float], list[int]]:
+        """Return loss and supervised tokens of every row; where processes divide them, of others 0."""
         examples = self.rows.select_columns(["input_ids", "labels"]).to_list()
         by_length = sorted(range(len(examples)), key=lambda index: len(examples[index]["input_ids"]), reverse=True)
         losses, tokens = [0.0] * len(examples), [0] * len(examples)
-        for batch in _batches(by_length, self.settings.batch_size):
+        for batch in self.group.share.alternate(list(_batches(by_length, self.settings.batch_size))):
             self.between()
             inputs = pad_right([examples[index] for index in batch], int(self.tokenizer.pad_token_id), model.device)
             outputs = model(**inputs, fused_lm_head=True, use_cache=False)
@@ -104,8 +127,11 @@ class Evaluator:
         return losses, tokens
 
     def _answers(self, model: Any) -> list[Answer]:
-        batches = _batches(self.asked, self.settings.batch_size)
-        return [answer for batch in batches for answer in self._generate(model, batch)]
+        batches = list(_batches(self.asked, self.settings.batch_size))
+        own = self.group.share.alternate(batches)
+        parts = self._together(lambda: [[asdict(answer) for answer in self._generate(model, batch)] for batch in own])
+        size = self.group.size
+        return [Answer(**a) for number, _ in enumerate(batches) for a in parts[number % size][number // size]]
 
     def _generate(self, model: Any, rows: list[dict[str, Any]]) -> Iterator[Answer]:
         self.between()

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from lorasweep.processes.group import Group, current
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
@@ -28,6 +30,8 @@ class Host:
     A study's worker overrides `progress`, `report` and `stopping`; the first two may raise `Interrupted`.
     """
 
+    group = Group()
+    """The processes that train the run together."""
     is_followed = True
     """Whether a run starts a follower that feeds W&B; for the trials of a study its controller does."""
     runs = 1
@@ -76,6 +80,9 @@ class OwnProcess(Host):
     SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
     _asked = False
 
+    def __init__(self, group: Group | None = None) -> None:
+        self.group = group or current()
+
     def stopping(self) -> bool:
         """Tell whether a signal has come."""
         return self._asked
@@ -92,7 +99,8 @@ class OwnProcess(Host):
             if self._asked or not self.training:
                 raise KeyboardInterrupt(signal.Signals(number).name)
             self._asked = True
-            os.write(2, b"\nfinishing this step, then writing a checkpoint; once more to stop at once\n")
+            if self.group.is_first:
+                os.write(2, b"\nfinishing this step, then writing a checkpoint; once more to stop at once\n")
 
         before = {number: signal.signal(number, heed) for number in self.SIGNALS}
         try:

@@ -19,9 +19,12 @@ PACKAGES = (
     "torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate", "datasets", "tokenizers", "numpy",
 )  # fmt: skip
 """The packages that decide numbers."""
-CODE = "code of lorasweep"
-OF_STATE = ("model.", "quant.", "lora.", "optim.name", "file of the model ", "commit of the model", "adapter that ")
-"""What adapter and optimizer states are of: with another, there is nothing to go on with."""
+CODE, PROCESSES = "code of lorasweep", "number of processes"
+OF_STATE = (
+    "model.", "quant.", "lora.", "optim.name", "file of the model ", "commit of the model", "adapter that ", PROCESSES,
+)  # fmt: skip
+"""What adapter and optimizer states are of: with another, there is nothing to go on with. A process has its own random
+streams and counts."""
 JUDGED_BY = ("evaluation.", "rows of eval")
 SEEDS = ("train.seed", "train.data_seed")
 
@@ -54,6 +57,7 @@ def identity(config: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, 
     found |= {"adapter that is trained further": record["adapter"]["sha256"]} if "adapter" in record else {}
     found |= {"rows of every step": record["steps"]["sha256"]} if "steps" in record else {}
     found |= {"precision": record["device"]["precision"]} if "device" in record else {}
+    found |= {PROCESSES: record.get("processes", {}).get("count", 1)} if "device" in record else {}
     found |= {CODE: record["code"]} if "code" in record else {}
     packages = record.get("packages", {})
     return found | {f"package {name}": packages[name] for name in PACKAGES if name in packages}

@@ -39,7 +39,10 @@ class Judge:
         metrics: Metrics,
         folder: Path,
         report: Callable[[int, float], bool] = lambda step, value: True,
+        writes: bool = True,
     ) -> None:
+        """Judge nothing yet; `writes`: false where another process keeps scores and adapters."""
+        self.writes = writes
         self.evaluator, self.settings, self.patience = evaluator, settings, patience
         self.steps = schedule(settings.times, total_steps) if evaluator else set()
         self.metrics, self.folder, self.report = metrics, folder, report
@@ -93,7 +96,8 @@ class Judge:
 
     def discard(self) -> None:
         """Remove the adapter kept so far."""
-        shutil.rmtree(self.folder / "adapter", ignore_errors=True)
+        if self.writes:
+            shutil.rmtree(self.folder / "adapter", ignore_errors=True)
 
     @property
     def kept_step(self) -> int | None:
@@ -133,6 +137,8 @@ class Judge:
         if not math.isfinite(scores.loss):
             raise Diverged("the evaluation loss", step)
         self.metrics.write(step, scores.metrics())
+        if not self.writes:
+            return
         with open(self.folder / "evaluation.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **asdict(scores)}, ensure_ascii=False) + "\n")
 
@@ -151,6 +157,8 @@ class Judge:
         return value if self.settings.objective == "loss" else -value
 
     def _save(self, model: Any) -> None:
+        if not self.writes:
+            return
         staging, target = self.folder / ".adapter", self.folder / "adapter"
         lora.save_adapter(model, staging)
         shutil.rmtree(target, ignore_errors=True)

@@ -46,14 +46,19 @@ def progress_bars(wanted: bool) -> Iterator[None]:
 
 
 @contextmanager
-def keep_log(path: Path, verbosity: str) -> Iterator[None]:
-    """Send log records and warnings to the run's log file; with verbosity debug to the console too."""
+def keep_log(path: Path, verbosity: str, rank: int = 0) -> Iterator[None]:
+    """Send log records and warnings to the run's log file; with verbosity debug to the console too.
+
+    Of a process that does not write, errors alone go to the console, with its rank.
+    """
     root, level = logging.getLogger(), logging.DEBUG if verbosity == "debug" else logging.INFO
-    handlers: list[logging.Handler] = [logging.FileHandler(path, encoding="utf-8")]
-    if verbosity == "debug":
+    handlers: list[logging.Handler] = [] if rank else [logging.FileHandler(path, encoding="utf-8")]
+    if rank or verbosity == "debug":
         handlers.append(logging.StreamHandler(sys.stderr))
+        handlers[-1].setLevel(logging.ERROR if rank else logging.DEBUG)
+    which = f"process {rank}: " if rank else ""
     for handler in handlers:
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        handler.setFormatter(logging.Formatter(f"{which}%(asctime)s %(levelname)s %(name)s: %(message)s"))
         root.addHandler(handler)
     root.setLevel(level)
     logging.captureWarnings(True)

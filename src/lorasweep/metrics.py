@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,14 +13,15 @@ from typing import Any
 class Metrics:
     """Appends to metrics.jsonl, which everything else is made from: W&B, tables, reports.
 
-    `step`: the last one of which it has entries, where a run is resumed.
+    `step`: the last one of which it has entries, where a run is resumed. Without a folder nothing is written.
     """
 
-    def __init__(self, folder: Path, tensorboard: bool = False, step: int = 0) -> None:
-        self._file = open(folder / "metrics.jsonl", "a", buffering=1, encoding="utf-8")  # noqa: SIM115 closed in close()
+    def __init__(self, folder: Path | None, tensorboard: bool = False, step: int = 0) -> None:
+        path = folder / "metrics.jsonl" if folder else os.devnull
+        self._file = open(path, "a", buffering=1, encoding="utf-8")  # noqa: SIM115 closed in close()
         self._board: Any = None
         self.started = time.time()
-        if tensorboard:
+        if tensorboard and folder:
             from torch.utils.tensorboard import SummaryWriter
 
             self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1 if step else None)

@@ -34,8 +34,9 @@ NOT_SAVED = ("resume", "resume_anyway")
 PATCH = "code.patch"
 SEEDS = (
     "seed: adapter, dropout, and order of rows unless data_seed is given; data_seed with the number of the epoch: order"
-    " of rows; split_seed: which rows are held out, and generated rows;"
-    " sampler_seed with the number of the trial: what a study's sampler draws"
+    " of rows; split_seed: which rows are held out, and generated rows; sampler_seed with the number of the trial: what"
+    " a study's sampler draws. Of several processes each but the first draws dropout from a stream of its own, which"
+    " follows from seed and its number"
 )
 
 

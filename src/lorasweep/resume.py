@@ -18,6 +18,7 @@ from lorasweep.checkpoints import Broken, Checkpoint
 from lorasweep.file_hashes import file_hash
 from lorasweep.identity import Difference, differences, identity, refusals
 from lorasweep.means import by_other_means
+from lorasweep.processes.group import Group
 from lorasweep.results import read_json
 from lorasweep.rules import Problem, UserError
 from lorasweep.schema import Run
@@ -46,12 +47,17 @@ class Place:
 
 
 @contextmanager
-def held(folder: Path, run: Run, written: dict[str, Any]) -> Iterator[Place]:
+def held(folder: Path, run: Run, written: dict[str, Any], group: Group | None = None) -> Iterator[Place]:
     """Hold a run's folder against others, with record and config of the run in it, and files as they were at its step.
 
     `written` is the record of the run as it is now. Raises UserError, and changes nothing, where the folder holds
-    another run, or one that is not gone on with as this one: with every difference.
+    another run, or one that is not gone on with as this one: with every difference. Of several processes the first one
+    holds it; the others wait for that, and read.
     """
+    group = group or Group()
+    if not group.is_first:
+        yield _place(group.firsts({}))
+        return
     if not run.resume:
         record.claim(folder, run)
     with _locked(folder):
@@ -61,7 +67,21 @@ def held(folder: Path, run: Run, written: dict[str, Any]) -> Iterator[Place]:
             record.save_config(folder, run)
             put_files_back(folder, place.checkpoint, is_judged_anew(place.changed))
         _write_record(folder, run, written, place)
+        group.firsts(_values(place))
         yield place
+
+
+def _values(place: Place) -> dict[str, Any]:
+    """Return what other processes need to know of a place."""
+    checkpoint = place.checkpoint
+    known = {"path": str(checkpoint.path), "step": checkpoint.step} if checkpoint else None
+    return {"identity": place.identity, "checkpoint": known, "changed": list(place.changed)}
+
+
+def _place(values: dict[str, Any]) -> Place:
+    known, changed = values["checkpoint"], tuple(Difference(*item) for item in values["changed"])
+    checkpoint = Checkpoint(Path(known["path"]), known["step"], {}) if known else None
+    return Place(values["identity"], checkpoint, changed)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import os
 import re
 import string
 import sys
@@ -57,7 +58,8 @@ def user_errors() -> Iterator[None]:
         yield
     except UserError as error:
         count = len(error.problems)
-        print(f"{count} problem{'s' if count > 1 else ''}:\n\n{error}", file=sys.stderr)
+        if os.environ.get("LOCAL_RANK", "0") == "0":  # of the processes of torchrun one finds what all find
+            print(f"{count} problem{'s' if count > 1 else ''}:\n\n{error}", file=sys.stderr)
         raise SystemExit(2) from None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -10,11 +11,10 @@ from typing import Any
 
 import torch
 from peft import PeftModel
-from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState
-from transformers import TrainingArguments as Arguments
+from transformers import PreTrainedModel
 
 from lorasweep import checkpoints, determinism, lora, record
-from lorasweep.after_step import AfterStep, NothingLeft
+from lorasweep.after_step import AfterStep, NothingLeft, Progress
 from lorasweep.checkpointing import Checkpointer, Stateful
 from lorasweep.continuation import origin, other_base
 from lorasweep.device import Device, PeakMemory
@@ -28,11 +28,12 @@ from lorasweep.judge import Judge, Pruned
 from lorasweep.lean_trainer import LeanTrainer
 from lorasweep.library_logs import keep_log
 from lorasweep.memory.fit import WontFit
-from lorasweep.memory.outlook import Outlook, look_ahead
+from lorasweep.memory.outlook import Outlook, look_ahead, with_passes
 from lorasweep.metrics import Metrics
 from lorasweep.model import build_model
 from lorasweep.numerics import numerics
 from lorasweep.packing import check_parity
+from lorasweep.processes.peers import PeerEnded
 from lorasweep.quant import build_quantization, keep_gradients_on_cpu
 from lorasweep.results import read_json
 from lorasweep.resume import Place, held
@@ -74,17 +75,6 @@ class Gauges:
     bar: ProgressBar
 
 
-class Progress(TrainerCallback):
-    """Tells the host of every step."""
-
-    def __init__(self, host: Host) -> None:
-        self.host = host
-
-    def on_step_end(self, args: Arguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Tell that a step is done."""
-        self.host.progress(state.global_step, state.max_steps)
-
-
 def train(run: Run, launch: record.Launch, host: Host = ALONE) -> Result:
     """Train one run in `launch.folder` and return how it ended; summary.json there says the same.
 
@@ -96,11 +86,15 @@ def train(run: Run, launch: record.Launch, host: Host = ALONE) -> Result:
     with host.listening():
         try:
             setup = _set_up(run, launch, host)
-            with held(launch.folder, setup.run, setup.record) as place:
+            with held(launch.folder, setup.run, setup.record, host.group) as place:
                 return _attempt(setup, place)
         except BaseException as error:
             with suppress(OSError):
-                launch.folder.rmdir()  # Hydra has made it; something is in it once the run has begun
+                if host.group.is_first:
+                    launch.folder.rmdir()  # Hydra has made it; something is in it once the run has begun
+            if isinstance(error, PeerEnded):
+                print(error, file=sys.stderr)
+                return Result(error.end.state, launch.folder, {"error": str(error)})
             if isinstance(error, KeyboardInterrupt):
                 return Result("interrupted", launch.folder, {"error": str(error) or "interrupted"})
             raise
@@ -108,14 +102,15 @@ def train(run: Run, launch: record.Launch, host: Host = ALONE) -> Result:
 
 def _set_up(run: Run, launch: record.Launch, host: Host) -> Setup:
     inputs = host.inputs(run, lambda: prepare(run))
-    plan = choose_plan(run, inputs.splits["train"])
-    outlook = look_ahead(run, inputs.splits, plan, Device.current(run.model.dtype), host.runs)
+    plan, size = choose_plan(run, inputs.splits["train"]), host.group.size
+    here = Device.current(run.model.dtype)
+    outlook = look_ahead(with_passes(run, 1 / size), inputs.splits, plan, here, host.runs)
     unknown = f"The memory of this model is not predicted: {outlook}" if isinstance(outlook, str) else None
     outlook = outlook if isinstance(outlook, Outlook) else None
-    run = outlook.run if outlook else run
+    run = with_passes(outlook.run, size) if outlook else run
     rows, device = inputs.splits.get("eval"), Device.current(run.model.dtype)
     warning = check_questions(rows.rows, run.evaluation) if rows else None
-    facts = inputs.facts() | {"device": device.facts()}
+    facts = inputs.facts() | {"device": device.facts()} | host.group.facts(device)
     facts |= {"adapter": origin(run.model.adapter)} if run.model.adapter else {}
     facts |= {"steps": plan.facts()} if plan else {}
     facts |= {"memory": outlook.facts()} if outlook else {}
@@ -125,15 +120,18 @@ def _set_up(run: Run, launch: record.Launch, host: Host) -> Setup:
 
 def _attempt(setup: Setup, place: Place) -> Result:
     """Train in a folder that is held; whatever comes of it, say so there."""
-    run, folder = setup.run, setup.folder
+    run, folder, share = setup.run, setup.folder, setup.host.group.share
     step = place.checkpoint.step if place.checkpoint else 0
-    ledger = Ledger(folder, Metrics(folder, run.tracking.tensorboard, step), Terminal(run.verbosity))
-    with keep_log(folder / "train.log", run.verbosity), _followed(setup, ledger), ending(run, ledger):
+    metrics = Metrics(folder if share.is_first else None, run.tracking.tensorboard, step)
+    ledger = Ledger(folder, metrics, Terminal(run.verbosity if share.is_first else "quiet"), writes=share.is_first)
+    with keep_log(folder / "train.log", run.verbosity, share.rank), _followed(setup, ledger), ending(run, ledger):
         for line in (*setup.warnings, *place.notes):
             ledger.terminal.say(line, style="yellow")
         with determinism.strict(run.deterministic):
             _train(setup, place, ledger)
     state = ledger.summary["state"]
+    if not ledger.writes:
+        return Result(state, folder, ledger.summary)
     if state == "pruned" or (state == "complete" and not run.train.save_every):
         checkpoints.remove_all(folder)  # once summary.json says that none is needed any more
     return Result(state, folder, ledger.summary)
@@ -143,7 +141,7 @@ def _attempt(setup: Setup, place: Place) -> Result:
 def _followed(setup: Setup, ledger: Ledger) -> Iterator[None]:
     """Have W&B follow a run of its own to the state that it ends with."""
     follower = Follower(ledger.folder, setup.run.tracking)
-    if not (setup.host.is_followed and follower.is_wanted):
+    if not (setup.host.is_followed and follower.is_wanted and ledger.writes):
         yield
         return
     subject = run_subject(ledger.folder)
@@ -169,8 +167,7 @@ def _train(setup: Setup, place: Place, ledger: Ledger) -> None:
     if run.model.adapter and (other := other_base(run.model.adapter, location(run.model))):
         terminal.say(f"model.adapter was trained on another base, {other}", style="bold red")
     check_parity(trainer, device)
-    started = tensor_digest(lora.trainable(trainer.model))
-    record.complete_record(setup.folder, {"numerics": numerics(trainer), "start": started})
+    _begin(setup, trainer)
     gauges = _watch(setup, place, trainer, memory, ledger)
     judge, untuned = gauges.judge, setup.host.untuned
     if place.checkpoint:
@@ -190,7 +187,8 @@ def _train(setup: Setup, place: Place, ledger: Ledger) -> None:
         raise
     judge.end(trainer.model)
     ledger.summary["digests"] = _digests(trainer, gauges, setup.folder)
-    setup.inputs.tokenizer.save_pretrained(setup.folder / "adapter")
+    if ledger.writes:
+        setup.inputs.tokenizer.save_pretrained(setup.folder / "adapter")
     ledger.summary |= {"state": "complete", **_adapter_facts(trainer.model), **judge.summary()}
     ledger.metrics.write(trainer.state.global_step, _final_metrics(ledger.summary))
     terminal.answers(judge.untuned, judge.kept)
@@ -203,8 +201,18 @@ def _prepare(setup: Setup) -> tuple[LeanTrainer, PeakMemory]:
     model = setup.host.base(run, device, lambda: _load(run, device))
     memory = PeakMemory(device)
     adapted, train = _adapted(run, model), inputs.splits["train"]
-    runs = setup.host.runs
-    return build_trainer(run, adapted, inputs.tokenizer, train, setup.plan, device, setup.folder, runs), memory
+    runs, group = setup.host.runs, setup.host.group
+    trainer = build_trainer(run, adapted, inputs.tokenizer, train, setup.plan, device, setup.folder, runs, group)
+    return trainer, memory
+
+
+def _begin(setup: Setup, trainer: LeanTrainer) -> None:
+    """Complete the record with what has been loaded, which is the same in all processes."""
+    start, group = tensor_digest(lora.trainable(trainer.model)), setup.host.group
+    if len(set(group.exchange(start))) > 1:
+        raise RuntimeError("the adapter does not begin with the same values in all processes")
+    if group.is_first:
+        record.complete_record(setup.folder, {"numerics": numerics(trainer), "start": start})
 
 
 def _load(run: Run, device: Device) -> PreTrainedModel:
@@ -225,7 +233,7 @@ def _adapted(run: Run, model: PreTrainedModel) -> PeftModel:
 
 def _watch(setup: Setup, place: Place, trainer: LeanTrainer, memory: PeakMemory, ledger: Ledger) -> Gauges:
     """Put in place all that happens besides training; what remembers something gets that back from a checkpoint."""
-    run, host, counter = setup.run, setup.host, TokenCounter(trainer.model)
+    run, host, counter = setup.run, setup.host, TokenCounter(trainer.model, setup.host.group)
     judge = _judge(setup, trainer, counter, ledger)
     bar = ProgressBar(ledger.terminal, trainer.args.max_steps)
     train, position = setup.inputs.splits["train"], position_of(trainer, setup.plan)
@@ -233,7 +241,7 @@ def _watch(setup: Setup, place: Place, trainer: LeanTrainer, memory: PeakMemory,
     kept = [item for item in trainer.callback_handler.callbacks if isinstance(item, Stateful)]
     parts: list[Stateful] = [ledger.metrics, counter, memory, judge, metrics, *filter(None, [position]), *kept]
     say, keep = ledger.terminal.say, run.train.keep_checkpoints
-    checkpointer = Checkpointer(trainer, setup.folder, place.identity, keep, parts, say)
+    checkpointer = Checkpointer(trainer, setup.folder, place.identity, keep, parts, say, host.group)
     after_step = AfterStep(trainer, judge, checkpointer, host, run.train.save_every)
     for callback in (checkpointer, Progress(host), metrics, bar, after_step):
         trainer.add_callback(callback)
@@ -254,25 +262,29 @@ def _judge(setup: Setup, trainer: LeanTrainer, counter: TokenCounter, ledger: Le
         return host.report(step, counter.read()[1], value)
 
     evaluator = (
-        Evaluator(rows.rows, setup.inputs.tokenizer, run.evaluation, setup.device, stop_if_asked) if rows else None
+        Evaluator(rows.rows, setup.inputs.tokenizer, run.evaluation, setup.device, stop_if_asked, host.group)
+        if rows
+        else None
     )
     steps, patience = trainer.args.max_steps, run.train.early_stopping
-    return Judge(evaluator, run.evaluation, patience, steps, ledger.metrics, ledger.folder, report)
+    return Judge(evaluator, run.evaluation, patience, steps, ledger.metrics, ledger.folder, report, ledger.writes)
 
 
 def _fit(setup: Setup, place: Place, trainer: LeanTrainer, gauges: Gauges, ledger: Ledger) -> None:
     """Train, and enter steps, tokens, time and memory into the summary however that ends."""
     gauges.memory.reset_peak()  # of the evaluation before
     setup.host.training = True
+    setup.host.group.seed(setup.run.train.seed)
     try:
         with suppress(NothingLeft):
             trainer.train(resume_from_checkpoint=str(place.checkpoint.path) if place.checkpoint else None)
         setup.device.synchronize()
+        gauges.counter.read()
     finally:
         gauges.bar.stop()
         gauges.counter.remove()
         seconds = gauges.metrics.seconds
-        tokens, supervised = gauges.counter.read()
+        tokens, supervised = gauges.counter.known
         ledger.summary |= {
             "steps": trainer.state.global_step,
             "train/seconds": round(seconds, 3),
@@ -287,7 +299,7 @@ def _fit(setup: Setup, place: Place, trainer: LeanTrainer, gauges: Gauges, ledge
 
 def _digests(trainer: LeanTrainer, gauges: Gauges, folder: Path) -> dict[str, str | None]:
     kept = adapter_digest(folder / "adapter" / lora.WEIGHTS)
-    return {"adapter": kept, "order": gauges.counter.order, **end_digests(trainer)}
+    return {"adapter": kept, "order": gauges.counter.order_of_all(), **end_digests(trainer)}
 
 
 def _adapter_facts(model: torch.nn.Module) -> dict[str, Any]:

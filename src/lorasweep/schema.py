@@ -228,7 +228,8 @@ class Train:
     max_tokens: int | None = number(None, least=1)
     """Supervised tokens, turned into steps by the mean number of them per step; takes the place of `epochs`."""
     batch_size: int = number(4, least=1)
-    """Rows (packed ones, with `data.packing`) in one forward pass."""
+    """Rows (packed ones, with `data.packing`) in one forward pass. Several processes (torchrun) divide them: a pass of
+    each has an equal share of them, so that a step learns from the same rows whatever the number of processes."""
     grad_accum: int = number(1, least=1)
     """Forward passes per optimizer step."""
     tokens_per_step: Any = satisfying(

@@ -19,6 +19,7 @@ from lorasweep.data import Split
 from lorasweep.device import Device
 from lorasweep.doubts import config_doubts, split_doubts
 from lorasweep.evaluation import Scores
+from lorasweep.processes.group import current
 from lorasweep.schema import Run
 from lorasweep.stream_steps import AnyPlan
 
@@ -48,6 +49,7 @@ class Terminal:
         """Say what is about to be trained, on what, where."""
         trainable, total = trainer.model.get_nb_trainable_parameters()
         quant, optim, scheduler = run.quant, run.optim, run.scheduler
+        others = f", for each of {size} processes" if (size := current().size) > 1 else ""
         rows = [
             (
                 "model",
@@ -55,7 +57,7 @@ class Terminal:
             ),
             ("adapter", f"r {run.lora.r}, alpha {run.lora.effective_alpha:g}, {trainable:,} of {total:,} parameters"),
             ("optimizer", f"{optim.name}, lr {optim.lr:g} {scheduler.name}, {trainer.args.max_steps} steps"),
-            ("device", f"{device.name}, {device.memory_gib:.0f} GiB{', deterministic' * run.deterministic}"),
+            ("device", f"{device.name}, {device.memory_gib:.0f} GiB{', deterministic' * run.deterministic}{others}"),
             ("engine", str(trainer.engine)),
             *((name, _counted(split)) for name, split in splits.items()),
             ("folder", os.path.relpath(folder)),

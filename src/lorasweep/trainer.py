@@ -23,10 +23,12 @@ from lorasweep.lean_trainer import LeanTrainer
 from lorasweep.model import context_length
 from lorasweep.optim import optimizer_arguments
 from lorasweep.packing import pack
+from lorasweep.processes.group import Group
+from lorasweep.processes.share import Share
 from lorasweep.rules import Problem, UserError
 from lorasweep.scheduler import scheduler_arguments
 from lorasweep.schema import Run
-from lorasweep.steps import StepCollator, StepTrainer, build_collate
+from lorasweep.steps import Plan, StepCollator, StepTrainer, build_collate, plan_batches
 from lorasweep.stream_steps import AnyPlan, StreamCollator, StreamPlan
 
 
@@ -39,12 +41,15 @@ def build_trainer(
     device: Device,
     folder: Path,
     runs: int = 1,
+    group: Group | None = None,
 ) -> LeanTrainer:
     """Return TRL's trainer on tokenised rows, with the adapter in the precision it was made in.
 
-    `runs`: how many share what one compiles.
+    `runs`: how many share what one compiles. Several processes divide every step among them, and so have a plan even
+    where the batch size decides what is in one.
     """
     assert (plan is None) == (run.train.tokens_per_step is None and not run.data.streaming)
+    group = group or Group()
     rows = train.rows.select_columns(["input_ids", "labels"])
     packed_length = (run.data.max_length or context_length(model.config)) if run.data.packing else None
     assert packed_length or not run.data.packing
@@ -55,12 +60,15 @@ def build_trainer(
     engine = choose_engine(run, model.get_base_model(), device, replace(work, runs=runs))
     use(model, engine.layout.attention)
     trainer_class, collator = LeanTrainer, None
+    if plan is None and group.size > 1:
+        steps = plan_batches(len(rows), run.train.batch_size * run.train.grad_accum, total_steps, record.data_seed(run))
+        plan, packed_length = Plan(steps, train.counts.supervised_tokens / len(rows) * len(steps[0])), None
     if plan:
         trainer_class = StepTrainer
-        collator = step_collator(run, plan, rows, tokenizer, packed_length, engine.layout.flat)
+        collator = step_collator(run, plan, rows, tokenizer, packed_length, engine.layout.flat, group.share)
         rows = plan.dataset()
     values, scales_loss = lora.values(model), device.mixed_precision == "fp16"
-    arguments = training_arguments(run, total_steps, device, folder, engine.layout.flat)
+    arguments = training_arguments(run, total_steps, device, folder, engine.layout.flat, bool(plan))
     if arguments.n_gpu > 1:
         arguments._n_gpu = 1  # a run uses one GPU; left to itself, the trainer would spread it over all visible ones
     trainer = trainer_class(
@@ -77,6 +85,8 @@ def build_trainer(
     if engine.compiled:
         compile_layers(trainer.model)
     trainer.engine = engine
+    if isinstance(trainer, StepTrainer):
+        trainer.group = group
     return trainer
 
 
@@ -87,12 +97,13 @@ def step_collator(
     tokenizer: PreTrainedTokenizerBase,
     packed_length: int | None,
     flat: bool,
+    share: Share,
 ) -> StepCollator:
     """Return what makes the forward passes of a step out of an item of the plan's data."""
     collate, size = build_collate(tokenizer, packed_length, flat), run.train.batch_size
     if isinstance(plan, StreamPlan):
         return StreamCollator(plan.reader, collate, size, packed_length, longest_first=plan.reader.by_tokens)
-    return StepCollator(rows.__getitems__, collate, size, packed_length)
+    return StepCollator(rows.__getitems__, collate, size, packed_length, share=share)
 
 
 def expected_work(run: Run, plan: AnyPlan | None, steps: int, tokens_per_row: float, packed_length: int | None) -> Work:
@@ -106,7 +117,9 @@ def expected_work(run: Run, plan: AnyPlan | None, steps: int, tokens_per_row: fl
     return Work(sum(math.ceil(count / each) for count in tokens), sum(tokens))
 
 
-def training_arguments(run: Run, total_steps: int, device: Device, folder: Path, flat: bool) -> SFTConfig:
+def training_arguments(
+    run: Run, total_steps: int, device: Device, folder: Path, flat: bool, is_planned: bool
+) -> SFTConfig:
     """Return the trainer's arguments; the names of other libraries stop here."""
     train = run.train
     schedule = scheduler_arguments(run.scheduler, total_steps)
@@ -116,7 +129,7 @@ def training_arguments(run: Run, total_steps: int, device: Device, folder: Path,
     every = checkpointed_layers(run, device)
     return SFTConfig(
         output_dir=str(folder),
-        **_batch_arguments(run, flat),
+        **_batch_arguments(run, flat, is_planned),
         max_steps=total_steps,
         max_grad_norm=train.max_grad_norm or 0.0,
         activation_checkpointing=every > 0,
@@ -141,9 +154,9 @@ def training_arguments(run: Run, total_steps: int, device: Device, folder: Path,
     )
 
 
-def _batch_arguments(run: Run, flat: bool) -> dict[str, Any]:
+def _batch_arguments(run: Run, flat: bool, is_planned: bool) -> dict[str, Any]:
     train = run.train
-    if train.tokens_per_step or run.data.streaming:  # an item of the data is a step, of many batches
+    if is_planned:  # an item of the data is a step, which its collator divides into batches
         return {
             "per_device_train_batch_size": 1,
             "train_sampling_strategy": "sequential",

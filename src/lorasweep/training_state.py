@@ -113,6 +113,16 @@ def put_back_random(prefix: str, state: State) -> None:
             torch.cuda.set_rng_state(stream, index)
 
 
+def as_lists(tensors: Mapping[str, torch.Tensor]) -> dict[str, list[int]]:
+    """Return random streams, which are bytes, as JSON takes them."""
+    return {name: value.tolist() for name, value in tensors.items()}
+
+
+def as_tensors(lists: Mapping[str, list[int]]) -> dict[str, torch.Tensor]:
+    """Return random streams as torch takes them."""
+    return {name: torch.tensor(value, dtype=torch.uint8) for name, value in lists.items()}
+
+
 def _start_hash(model: Any) -> str | None:
     """Return what identifies how an adapter began whose base has changed by that; None of others."""
     start = getattr(model, "start", None) or {}

@@ -20,6 +20,7 @@ from lorasweep.compose.checked import checked_run, checked_study, composed_value
 from lorasweep.compose.command_line import CommandLine
 from lorasweep.compose.resuming import check_unchanged, end_of, resumed_folder, resuming_line
 from lorasweep.conflicts import conflicts
+from lorasweep.processes import launched
 from lorasweep.record import Launch
 from lorasweep.redaction import SECRET_NAME
 from lorasweep.rules import MISSING, UserError, check, user_errors
@@ -63,12 +64,15 @@ def check_command_line(conf: Path, arguments: Sequence[str] | None = None) -> sc
     with user_errors():
         folder = resumed_folder(line)
         if folder and (end := end_of(folder)):
-            print(end)
+            if launched.speaks():
+                print(end)
             raise SystemExit(0)
         if folder:
             sys.argv[1:] = resuming_line(folder, given)
             line = replace(CommandLine.of(sys.argv[1:]), resumes=True)
         run = checked_run(conf, line)
+        if problems := list(launched.problems(run, line.multirun)):
+            raise UserError(problems)
         if folder:
             check_unchanged(folder, run)
     return None if line.shows_config or line.multirun else run

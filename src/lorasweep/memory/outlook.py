@@ -159,6 +159,11 @@ def _at_stream(run: Run, splits: Mapping[str, Split], plan: StreamPlan, here: De
     return _outlook(run, config, here, rows, per_row, batch_of, work_of, scored)
 
 
+def with_passes(run: Run, times: float) -> Run:
+    """Return the run with passes of so many times the rows: of one process those of all, or the other way round."""
+    return replace(run, train=replace(run.train, batch_size=round(run.train.batch_size * times)))
+
+
 def look_at_length(run: Run, length: int | None) -> Outlook:
     """Return what is ahead of a run whose rows have at most `length` tokens, and enough of them to compile for.
 

@@ -7,7 +7,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lorasweep.identity import is_free, options
+from lorasweep.identity import PROCESSES, is_free, options
 from lorasweep.input_files import OF_TOKENIZER, TEMPLATE_FILE
 from lorasweep.local_files import short_names
 from lorasweep.means import COMPUTE, known, means, named
@@ -84,6 +84,7 @@ def _inputs(record: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
         ("special tokens", tokenizer.get("special")),
         ("adapter that is trained further", record.get("adapter", {}).get("sha256")),
         ("rows of every step", record.get("steps", {}).get("sha256")),
+        (PROCESSES, record.get("processes", {}).get("count", 1)),
     )
 
 
