@@ -96,9 +96,7 @@ MACHINE = [
 
 
 @pytest.mark.parametrize(("path", "value", "name"), MACHINE)
-def test_another_machine_or_code_is_named(
-    path: str, value: str, name: str, recorded: Recorded, tmp_path: Path
-) -> None:
+def test_another_machine_or_code_is_named(path: str, value: str, name: str, recorded: Recorded, tmp_path: Path) -> None:
     run = recorded.copied(tmp_path / "run")
     *parts, last = path.split("/")
     run.rewrite(lambda record: functools.reduce(dict.__getitem__, parts, record).update({last: value}))

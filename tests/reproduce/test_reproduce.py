@@ -31,9 +31,7 @@ from tests.resume.children import Stopper
 from tests.study.trials import ended, kept
 
 
-def again(
-    given: Path | str, out: Path, *overrides: str, said: io.StringIO | None = None
-) -> tuple[Reproduction, str]:
+def again(given: Path | str, out: Path, *overrides: str, said: io.StringIO | None = None) -> tuple[Reproduction, str]:
     """Reproduce a run into a folder; what came of it, and what was said, which can be looked at meanwhile."""
     said = said or io.StringIO()
     reporter = Reporter(Console(file=said, width=160, highlight=False))
