@@ -26,9 +26,10 @@ sys.path[:0] = [str(ROOT), str(ROOT / "src")]
 
 from lorasweep.study.channel import Channel, Message
 from lorasweep.study.controller import Controller
+from lorasweep.study.database import local_url
 from lorasweep.study.outcomes import State
 from lorasweep.study.slots import Slot
-from lorasweep.study.store import Store, local_url
+from lorasweep.study.store import Store
 from tests.study.toy import SPACE, curve, toy
 
 SPREAD = 0.5
