@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -10,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote
 
@@ -17,16 +19,18 @@ import psutil
 import pytest
 from optuna.trial import FrozenTrial
 
+from lorasweep.study.candidates import Candidates
 from lorasweep.study.outcomes import State
 from lorasweep.study.requests import Request, make_request
-from lorasweep.study.store import open_store
+from lorasweep.study.store import Store, open_store
 from lorasweep.study.trial import Trial
 from tests.conftest import ROOT
 from tests.study.conftest import STUDY
 from tests.study.kills import finished_attempts, trained
 from tests.study.postgres import PASSWORD, Server, server
-from tests.study.sessions import launch, refusal, run, until
+from tests.study.sessions import Told, launch, refusal, run, until
 from tests.study.toy import toy
+from tests.test_docs import SCALE, lines_of, typed
 
 PASSWORD_IN_URL = quote(PASSWORD, safe="")
 
@@ -53,8 +57,9 @@ def no_session_outlives_its_test(tmp_path: Path) -> Iterator[None]:
     """End what a test that failed has left running."""
     yield
     for process in psutil.Process().children(recursive=True):
-        if str(tmp_path) in " ".join(process.cmdline()):
-            process.kill()
+        with suppress(psutil.Error):
+            if str(tmp_path) in " ".join(process.cmdline()):
+                process.kill()
 
 
 def trials_in(folder: Path, url: str) -> list[Trial]:
@@ -77,6 +82,7 @@ def frozen_in(folder: Path, url: str) -> list[FrozenTrial]:
 
 def assert_exact(trials: list[Trial], count: int) -> None:
     """All trials are there, complete, once."""
+    print(*trials, sep="\n")
     assert [trial.number for trial in trials] == list(range(count))
     assert {trial.state for trial in trials} == {State.COMPLETE}
     assert len({str(trial.point) for trial in trials}) == count
@@ -119,10 +125,12 @@ def test_a_server_that_is_killed_is_waited_for_while_trials_go_on(tmp_path: Path
     sessions = [launch(folder, **options) for _ in range(2)]
     until(lambda: len(list(folder.glob("trials/*/outcome.json"))) >= 6, 120.0)
     postgres.kill()
-    before = len(list(folder.glob("trials/*/outcome.json")))
-    until(lambda: len(list(folder.glob("trials/*/outcome.json"))) > before)
-    time.sleep(12.0)  # longer than a lease
-    postgres.start()
+    try:
+        before = len(list(folder.glob("trials/*/outcome.json")))
+        until(lambda: len(list(folder.glob("trials/*/outcome.json"))) > before)
+        time.sleep(12.0)  # longer than a lease
+    finally:
+        postgres.start()
     ends = [(session.communicate(timeout=300)[0], session.returncode) for session in sessions]
     assert [code for _, code in ends] == [0, 0], ends
     for text, _ in ends:
@@ -148,10 +156,32 @@ def test_a_controller_that_was_only_slow_overwrites_nothing(tmp_path: Path, url:
     assert other.returncode == 0, text
     late, _ = slow.communicate(timeout=180)
     assert slow.returncode == 0, late
+    print(text, late)
     assert "trial 0 was taken over by another controller" in late
     assert_exact(trials_in(folders[1], url), 2)
     assert {frozen.user_attrs["start"]["pid"] for frozen in frozen_in(folders[1], url)} == {other.pid}
     assert not shared or sum(trained(folders[0]).values()) == 2
+
+
+def test_a_point_that_was_decided_on_before_others_tried_more_is_decided_on_anew(tmp_path: Path, url: str) -> None:
+    definition = toy(tmp_path / "study", n_trials=2, storage=url)
+    one, other = [Store(url, "study", definition.directions(), definition.space) for _ in range(2)]
+    for store in (one, other):
+        store.join(3600.0, is_alone=False)
+    deciding = [Candidates(definition, store, Told()) for store in (one, other)]
+    for candidates in deciding:
+        candidates.take_up()
+        assert candidates.decide()
+    assert deciding[1].begin(0)
+    assert deciding[1].decide()
+    deciding[0].look()
+    assert deciding[0].decide()
+    assert deciding[1].begin(1)
+    assert deciding[0].begin(0) is None
+    assert not deciding[0].decide()
+    assert [trial.kind for trial in one.trials()] == ["baseline", "sampled"]
+    for store in (one, other):
+        store.close()
 
 
 def test_a_stop_is_for_all_controllers(tmp_path: Path, url: str) -> None:
@@ -215,6 +245,16 @@ def test_a_password_may_come_from_the_environment(
 
 
 @pytest.mark.slow
+def test_the_commands_about_many_hosts_run_one_after_the_other(tmp_path: Path, url: str) -> None:
+    lines = lines_of(SCALE)
+    assert len(lines) >= 3
+    for line in lines:
+        done = typed(line.replace("postgresql+psycopg://sweeper@db.example/studies", url), tmp_path)
+        assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+    assert_exact(trials_in(tmp_path / "outputs" / "studies" / "shared", url), 4)
+
+
+@pytest.mark.slow
 def test_two_hosts_train_real_models_in_one_study_and_write_the_password_nowhere(tmp_path: Path, url: str) -> None:
     overrides = [item for item in STUDY if not item.startswith(("study=", "tracking"))]
     overrides += ["study=real", "tracking.wandb=offline", f"hydra.sweeper.storage={url}", "strategy=grid"]
@@ -235,5 +275,7 @@ def test_two_hosts_train_real_models_in_one_study_and_write_the_password_nowhere
     secrets = [PASSWORD.encode(), PASSWORD_IN_URL.encode()]
     files = [path for place in places for path in place.rglob("*") if path.is_file()]
     assert len(files) > 20
+    ids = [json.loads((place / "outputs" / "studies" / "real" / "wandb.json").read_text()) for place in places]
+    assert ids[0] == ids[1]
     assert [path for path in files if any(secret in path.read_bytes() for secret in secrets)] == []
     assert not any(secret.decode() in text for secret in secrets for text in texts)

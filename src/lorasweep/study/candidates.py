@@ -69,6 +69,8 @@ class Candidates:
         """Learn what other controllers have tried, and take what they have left behind."""
         changed = [self.store.trial(number) for number in self.store.refresh()]
         self._know(changed)
+        if changed and self.next and self.next.number is None:  # decided on without them
+            self.next = None
         self.ended += [trial for trial in changed if trial.state.is_finished]
         self._again = deque(number for number in self._again if number in self.store.held)
         self._again.extend(self.store.free())

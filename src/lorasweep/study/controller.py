@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import selectors
 import signal
 import time
 from collections.abc import Iterator
@@ -23,6 +22,7 @@ from lorasweep.study.channel import Message
 from lorasweep.study.company import Company
 from lorasweep.study.definition import Definition
 from lorasweep.study.folder import hold, set_aside, trial_folder
+from lorasweep.study.inbox import Inbox
 from lorasweep.study.leases import LeaseLost
 from lorasweep.study.outcomes import State
 from lorasweep.study.proposal import build_pruner
@@ -74,6 +74,7 @@ class Controller:
         self.company = Company(store, self.candidates, self.settings.lease_seconds, view)
         self.definition_hash = values_hash(definition.lasting())
         self.running: dict[int, Running] = {}
+        self.inbox = Inbox(slots)
         self.error: CannotStart | None = None
         self.reason: str | None = None
         """Why no trial is started any more; None while there is more to do."""
@@ -196,21 +197,14 @@ class Controller:
         }
 
     def _listen(self) -> None:
-        """Take in what workers say; wait a little if they say nothing."""
-        with selectors.DefaultSelector() as selector:
-            for slot in self.slots:
-                if slot.channel:
-                    selector.register(slot.channel, selectors.EVENT_READ, slot)
-            for key, _ in selector.select(SECONDS_BETWEEN_LOOKS):
-                slot = key.data
-                messages = slot.channel.receive()
-                if messages is None:
-                    self._gone(slot)
-                    continue
-                slot.heard = time.monotonic()
-                for message in messages:
-                    with self._unless_lost(self._in(slot)):
-                        self._hear(slot, message)
+        """Act on what workers say; wait a little if they say nothing."""
+        self.inbox.take_in(SECONDS_BETWEEN_LOOKS)
+        for slot, message in self.inbox.messages():
+            if message is None:
+                self._gone(slot)
+                continue
+            with self._unless_lost(self._in(slot)):
+                self._hear(slot, message)
 
     def _hear(self, slot: Slot, message: Message) -> None:
         event, running = message["event"], self._in(slot)
@@ -222,7 +216,9 @@ class Controller:
         if event == "step":
             self.view.step(running.number, message["step"], message["total"])
         elif event == "report":
-            slot.send({"do": "answer", "go_on": self._goes_on(running.number, message)})
+            go_on = self._goes_on(running.number, message)
+            if not message.get("answered"):
+                slot.send({"do": "answer", "go_on": go_on})
         elif event == "outcome":
             outcome = Outcome.of(message)
             del self.running[running.number]
@@ -365,11 +361,12 @@ class Controller:
                 self._end(running, State.INTERRUPTED, "stopped")
 
     def _pause(self, seconds: float) -> bool:
-        """Pass time in which nothing can be written down, which no trial is charged with; return whether to go on."""
+        """Have trials go on while nothing can be written down, at no charge; return whether to wait any longer."""
         end = time.monotonic() + seconds
         while time.monotonic() < end and self.signals < 2:
+            self.inbox.take_in(min(SECONDS_BETWEEN_LOOKS, seconds))
+            self.inbox.let_go_on()
             self.view.tick()
-            time.sleep(min(SECONDS_BETWEEN_LOOKS, seconds))
         for running in self.running.values():
             running.started += seconds
         return self.signals < 2

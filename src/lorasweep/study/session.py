@@ -34,9 +34,15 @@ SECONDS_TO_CHECK = 900.0
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
 
-def run_session(definition: Definition, view: View, closing: Callable[[Store], str] | None = None) -> str | None:
+def run_session(
+    definition: Definition,
+    view: View,
+    closing: Callable[[Store], str] | None = None,
+    opening: Callable[[Store], None] = lambda store: None,
+) -> str | None:
     """Run a study up to its total; return why it ended before, None if it is done.
 
+    `opening` is called before the first trial, once the study and its folder are known to be sound.
     However it ends, `closing` is called with what came of it, and what it returns is shown. Raises UserError before the
     first trial for everything that the user can mend; what was there stays as it was.
     """
@@ -49,6 +55,7 @@ def run_session(definition: Definition, view: View, closing: Callable[[Store], s
             view.begin(len(slots))
             facts = _checked(definition, slots[0])
             _check_facts(definition, store, facts)
+            opening(store)
             try:
                 return _run(Controller(definition, store, slots, view), closing)
             finally:

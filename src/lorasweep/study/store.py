@@ -274,11 +274,16 @@ class Store:
         self.leases.begin(session, trial_id)
 
     def _open(self) -> None:
-        self.study = optuna.create_study(
-            study_name=self.name, storage=self.storage, directions=self.directions, load_if_exists=True
-        )
-        self.id = self.study._study_id
-        self._frozen = self.storage.get_all_trials(self.id, deepcopy=False)
+        while True:
+            try:
+                self.study = optuna.create_study(
+                    study_name=self.name, storage=self.storage, directions=self.directions, load_if_exists=True
+                )
+                self.id = self.study._study_id
+                self._frozen = self.storage.get_all_trials(self.id, deepcopy=False)
+            except KeyError:  # another controller has just begun it anew
+                continue
+            return
 
 
 def open_store(folder: Path, url: str | None = None) -> Store:
