@@ -16,7 +16,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,9 +26,10 @@ sys.path[:0] = [str(ROOT), str(ROOT / "src")]
 
 from lorasweep.study.channel import Channel, Message
 from lorasweep.study.controller import Controller
+from lorasweep.study.database import local_url
 from lorasweep.study.outcomes import State
 from lorasweep.study.slots import Slot
-from lorasweep.study.store import Store, local_url
+from lorasweep.study.store import Store
 from tests.study.toy import SPACE, curve, toy
 
 SPREAD = 0.5
@@ -72,6 +73,8 @@ class Pretence(Slot):
     clock: Clock = field(default_factory=Clock)
     durations: dict[int, float] = field(default_factory=dict)
     idle: list[float] = field(default_factory=list)
+    trained: list[float] = field(default_factory=list)
+    """Seconds that each of its trials took."""
     ended: float | None = None
 
     def start(self) -> None:
@@ -86,6 +89,7 @@ class Pretence(Slot):
             if self.ended is not None:
                 self.idle.append(time.monotonic() - self.ended)
             self.number, self.run, self.step = message["number"], message["run"], 0
+            self.began = time.monotonic()
         self.clock.after(self.durations[self.number] / REPORTS, self._tell)
 
     def end(self, patience: float = 0.0) -> int:
@@ -101,6 +105,7 @@ class Pretence(Slot):
             self.theirs.send({"event": "report", "value": value, **tokens})
             return
         self.ended = time.monotonic()
+        self.trained.append(self.ended - self.began)
         outcome = {"state": "complete", "values": [value], "facts": {"objective": value}, "reason": None}
         self.theirs.send({"event": "outcome", **outcome, "worn": False})
 
@@ -115,8 +120,7 @@ class Silent:
 def measure(slots: int, trials: int, history: int, mean: float, sampler: str) -> dict[str, float]:
     """Run a study of pretended trials of `mean` seconds, with as many before them as `history` says."""
     chance, clock = random.Random(0), Clock()
-    scale = mean / pow(2.718281828459045, SPREAD**2 / 2)
-    durations = {number: scale * chance.lognormvariate(0, SPREAD) for number in range(history, history + trials)}
+    durations = durations_of(range(history, history + trials), mean)
     with tempfile.TemporaryDirectory() as place:
         definition = toy(Path(place, "study"), n_trials=history + trials, baseline=False, slots=slots, sampler=sampler)
         definition.folder.mkdir()
@@ -143,6 +147,12 @@ def measure(slots: int, trials: int, history: int, mean: float, sampler: str) ->
         "cpu": cpu / trials,
         "batches": batches(list(durations.values()), slots) / refilled(list(durations.values()), slots),
     }
+
+
+def durations_of(numbers: Iterable[int], mean: float) -> dict[int, float]:
+    """Return how long each trial takes, `mean` seconds on average."""
+    chance, scale = random.Random(0), mean / pow(2.718281828459045, SPREAD**2 / 2)
+    return {number: scale * chance.lognormvariate(0, SPREAD) for number in numbers}
 
 
 def refilled(durations: list[float], slots: int) -> float:

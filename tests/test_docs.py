@@ -46,7 +46,9 @@ WANDB = "wandb.md"
 """Run as a whole, too, against a server of W&B's protocol."""
 MEMORY = "memory.md"
 """Run in tests/memory, where configs stand for the models of the hub."""
-WHOLE = {*STUDIES, WANDB, MEMORY}
+SCALE = "scale.md"
+"""Run in tests/study/test_hosts.py, where there is a database."""
+WHOLE = {*STUDIES, WANDB, MEMORY, SCALE}
 RUNNABLE = [case for case in COMMANDS if "model=tiny" in case[1] and case[0] not in WHOLE]
 AFTER = [case for case in commands("lorasweep") if ELSEWHERE not in case[1] and case[0] not in WHOLE]
 NAMED = sorted(

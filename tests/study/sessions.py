@@ -16,9 +16,10 @@ import psutil
 from rich.console import Console
 
 from lorasweep.rules import UserError
+from lorasweep.study.database import local_url
 from lorasweep.study.definition import Definition
 from lorasweep.study.session import run_session
-from lorasweep.study.store import Store, local_url
+from lorasweep.study.store import Store
 from lorasweep.study.trial import Trial
 from lorasweep.study.view import Lines
 from tests.study.toy import toy

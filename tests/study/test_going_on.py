@@ -17,8 +17,9 @@ from lorasweep.data import file_hash
 from lorasweep.record import Launch
 from lorasweep.results import read_results
 from lorasweep.run import train
+from lorasweep.study.database import local_url
 from lorasweep.study.outcomes import State
-from lorasweep.study.store import Trial, local_url
+from lorasweep.study.trial import Trial
 from tests.conftest import ROOT
 from tests.resume.children import PROCESSES
 from tests.study.sessions import run, trials_of, until

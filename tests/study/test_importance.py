@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from lorasweep.study.database import local_url
 from lorasweep.study.importance import importances
 from lorasweep.study.outcomes import State
 from lorasweep.study.space import Choice, Interval, Space
-from lorasweep.study.store import Store, local_url
+from lorasweep.study.store import Store
 
 
 def filled(tmp_path: Path, direction: str, trials: int = 40) -> Store:

@@ -9,8 +9,8 @@ import optuna
 import psutil
 import pytest
 
+from lorasweep.study.database import local_url
 from lorasweep.study.outcomes import State
-from lorasweep.study.store import local_url
 from tests.study.kills import finished_attempts, kill_until_done, trained
 from tests.study.sessions import finished, launch, processes_of, trials_of, until
 

@@ -11,10 +11,10 @@ import yaml
 
 from lorasweep.cli import app
 from lorasweep.rules import UserError
+from lorasweep.study.database import study_names
 from lorasweep.study.estimate import Speed, words
 from lorasweep.study.outcomes import State
 from lorasweep.study.plan import plan
-from lorasweep.study.store import study_names
 from lorasweep.study.trial import Trial
 from tests.conftest import ROOT, composed
 from tests.study.sessions import finished

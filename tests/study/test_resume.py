@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from lorasweep.rules import UserError
+from lorasweep.study.database import local_url
 from lorasweep.study.outcomes import State
 from lorasweep.study.space import Choice, Interval, Point, Space
-from lorasweep.study.store import Store, local_url
+from lorasweep.study.store import Store
 from tests.study.sessions import finished, refusal, run, trials_of
 from tests.study.toy import SPACE, toy
 

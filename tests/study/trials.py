@@ -13,11 +13,12 @@ from lorasweep.compose.study import define
 from lorasweep.record import claim
 from lorasweep.rules import build
 from lorasweep.schema import Run
+from lorasweep.study.database import local_url
 from lorasweep.study.definition import Definition
 from lorasweep.study.outcomes import State
 from lorasweep.study.settings import Direction
 from lorasweep.study.space import Point, Space
-from lorasweep.study.store import Store, local_url
+from lorasweep.study.store import Store
 
 
 def defined(folder: Path, *overrides: str, config_dir: Path | None = None) -> Definition:

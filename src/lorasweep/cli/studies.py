@@ -60,8 +60,11 @@ def add(
     typer.echo(f"{folder}: {' '.join(values)} is taken up {when}")
 
 
-def stop(study: Study) -> None:
+def stop(study: Study, storage: Storage = None) -> None:
     """Have a study start no more trials; those that run are finished."""
+    if storage:
+        typer.echo(_stop_everywhere(Path(study), storage))
+        return
     folder = find_study(study)
     owner = controller_of(folder)
     if owner is None:
@@ -71,6 +74,22 @@ def stop(study: Study) -> None:
     typer.echo(
         f"{folder}: {owner} starts no more trials and ends with those that run. The same command goes on with it"
     )
+
+
+def _stop_everywhere(study: Path, storage: str) -> str:
+    """Tell the controllers of a shared database, whatever hosts they are on."""
+    from lorasweep.study.store import open_store
+
+    store = open_store(study, storage)
+    try:
+        if others := store.others():
+            store.tell_to_stop()
+        names = ", ".join(other.words for other in others)
+    finally:
+        store.close()
+    if not names:
+        return f"{study.name}: nothing runs it now, so nothing is to be stopped"
+    return f"{study.name}: no more trials are started by {names}; those that run are finished"
 
 
 def confirm(

@@ -177,6 +177,7 @@ def start(settings: Settings, loader: ConfigLoader, master: DictConfig, argument
     from lorasweep.study.session import run_session
     from lorasweep.study.signals import undisturbed
     from lorasweep.study.view import build_console, build_view
+    from lorasweep.tracking.subject import share_identity
     from lorasweep.tracking.view import followed
 
     with user_errors():
@@ -187,9 +188,13 @@ def start(settings: Settings, loader: ConfigLoader, master: DictConfig, argument
 
             return report_if_possible(lambda: write_report(store, definition.folder))
 
+        def opening(store: Store) -> None:
+            if not store.database.is_local:
+                share_identity(definition.folder, store.settle)
+
         with followed(definition, build_view(build_console(), definition)) as view:
             try:
-                reason = run_session(definition, view, closing)
+                reason = run_session(definition, view, closing, opening)
             except BaseException:
                 with undisturbed(), suppress(Exception):  # what has ended the study is what to say
                     write_best(definition)

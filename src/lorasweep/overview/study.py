@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from lorasweep.places import short, study_name
-from lorasweep.study.folder import controller_of
 from lorasweep.study.importance import FEWEST, importances
 from lorasweep.study.leaderboard import UNTUNED, Leaderboard, build_leaderboard
 from lorasweep.study.reading import DONE, KeptStudy
@@ -64,7 +63,7 @@ def study_overview(study: KeptStudy, storage: str | None = None) -> StudyOvervie
         name=study_name(study.folder),
         folder=short(study.folder),
         state=study.state,
-        process=controller_of(study.folder),
+        process=study.process,
         ended=study.ended if study.ended != DONE else None,
         objectives=study.objectives,
         directions=[str(way) for way in study.directions],

@@ -1,11 +1,12 @@
-"""The process that owns a study: keeps every slot busy with a trial, and writes down what came of it."""
+"""A process that runs a study, alone or with others: keeps its slots busy, and writes down what came of trials."""
 
 from __future__ import annotations
 
 import math
-import selectors
 import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import FrameType
@@ -19,8 +20,11 @@ from lorasweep.rules import Problem, UserError
 from lorasweep.study.adapters import Adapters
 from lorasweep.study.candidates import Candidates
 from lorasweep.study.channel import Message
+from lorasweep.study.company import Company
 from lorasweep.study.definition import Definition
-from lorasweep.study.folder import set_aside, trial_folder
+from lorasweep.study.folder import hold, set_aside, trial_folder
+from lorasweep.study.inbox import Inbox
+from lorasweep.study.leases import LeaseLost
 from lorasweep.study.outcomes import State
 from lorasweep.study.proposal import build_pruner
 from lorasweep.study.requests import take_requests
@@ -68,8 +72,10 @@ class Controller:
         self.definition, self.settings, self.store = definition, definition.settings, store
         self.slots, self.view = slots, view
         self.candidates, self.adapters = Candidates(definition, store, view), Adapters(definition)
+        self.company = Company(store, self.candidates, self.settings.lease_seconds, view)
         self.definition_hash = values_hash(definition.lasting())
         self.running: dict[int, Running] = {}
+        self.inbox = Inbox(slots)
         self.error: CannotStart | None = None
         self.reason: str | None = None
         """Why no trial is started any more; None while there is more to do."""
@@ -82,12 +88,14 @@ class Controller:
 
     def run(self) -> str | None:
         """Run to the end; return why the study ended before it was done, None if it is."""
-        with handled(self._count_signal):
+        with handled(self._count_signal), self.company.waited_for(self._pause):
             self._take_up()
             while True:
+                self._meet()
                 self._obey()
                 self._fill()
-                if not self.running and (self.reason or self.candidates.next is None):
+                done = self.candidates.next is None and not self.candidates.may_come
+                if not self.running and (self.reason or done):
                     break
                 self._listen()
                 self._watch()
@@ -103,9 +111,38 @@ class Controller:
         for trial in self.store.trials():
             if trial.state.is_finished:
                 self._show_end(trial)
-            elif outcome := Outcome.left_in(self._folder_of(trial.number)):
+            elif (outcome := Outcome.left_in(self._folder_of(trial.number))) and self.store.claim(trial.number):
                 self._finish(trial.number, outcome)
         self.candidates.take_up()
+
+    def _meet(self) -> None:
+        """Hear what other controllers have done, and what they have taken from this one."""
+        if self.company.meet():
+            self.reason = self.reason or "lorasweep stop"
+        while self.candidates.ended:
+            trial = self.candidates.ended.pop(0)
+            self.view.seen(trial)
+            self.adapters.judge(trial)
+            self._count_failures(trial.state)
+        for number in self.company.lost():
+            self._lose(number)
+
+    def _lose(self, number: int) -> None:
+        """Let go of a trial that another controller has taken, which had not heard of this one for too long."""
+        self.store.held.discard(number)
+        if running := self.running.pop(number, None):
+            running.slot.end()
+        self.view.say(f"trial {number} was taken over by another controller")
+        self.view.seen(self.store.trial(number))
+
+    @contextmanager
+    def _unless_lost(self, running: Running | None) -> Iterator[None]:
+        """Let go of a trial if it turns out to be another controller's."""
+        try:
+            yield
+        except LeaseLost:
+            assert running
+            self._lose(running.number)
 
     def _fill(self) -> None:
         """Give every free slot a trial, or a worker to train one, as long as there is something to do."""
@@ -113,26 +150,39 @@ class Controller:
         for slot in self.slots:
             if self.reason or slot.index in busy or (slot.process and not slot.ready):
                 continue
-            if not self.candidates.decide():
+            while self.candidates.decide():
+                if slot.process is None:
+                    slot.start()
+                    break
+                if self._start(slot):
+                    break
+            else:
                 self.reason = self.candidates.reason
                 return
-            if slot.process is None:
-                slot.start()
-            else:
-                self._start(slot)
 
-    def _start(self, slot: Slot) -> None:
-        """Begin the trial that comes next."""
-        number, composed = self.candidates.begin(slot.index)
+    def _start(self, slot: Slot) -> bool:
+        """Begin the trial that comes next; return whether it was still there to be begun."""
+        try:
+            begun = self.candidates.begin(slot.index)
+        except LeaseLost:
+            begun = None
+        if begun is None:
+            return False
+        number, composed = begun
         folder = self._folder_of(number)
+        if outcome := Outcome.left_in(folder):  # by another controller, which died before it heard of it
+            self._finish(number, outcome)
+            return False
         if not has_checkpoint(folder):  # from which the worker goes on
             set_aside(folder)
+        hold(folder, self.store.leases.holder)
         self.running[number] = Running(number, slot)
         trial = self.store.trial(number)
         job = {"number": number, "folder": str(folder), "objectives": self.settings.objectives, **asdict(composed)}
-        slot.send({"do": "train", **job, "lineage": self._lineage(trial)})
+        slot.send({"do": "train", **job, "lineage": self._lineage(trial), "holder": self.store.leases.holder})
         slot.heard = time.monotonic()
         self.view.started(trial, slot.index)
+        return True
 
     def _lineage(self, trial: Trial) -> dict[str, Any]:
         """Return what a trial's record says of where its values come from."""
@@ -154,33 +204,28 @@ class Controller:
         return math.ceil((total or 1) / len(self.slots))
 
     def _listen(self) -> None:
-        """Take in what workers say; wait a little if they say nothing."""
-        with selectors.DefaultSelector() as selector:
-            for slot in self.slots:
-                if slot.channel:
-                    selector.register(slot.channel, selectors.EVENT_READ, slot)
-            for key, _ in selector.select(SECONDS_BETWEEN_LOOKS):
-                slot = key.data
-                messages = slot.channel.receive()
-                if messages is None:
-                    self._gone(slot)
-                    continue
-                slot.heard = time.monotonic()
-                for message in messages:
-                    self._hear(slot, message)
+        """Act on what workers say; wait a little if they say nothing."""
+        self.inbox.take_in(SECONDS_BETWEEN_LOOKS)
+        for slot, message in self.inbox.messages():
+            if message is None:
+                self._gone(slot)
+                continue
+            with self._unless_lost(self._in(slot)):
+                self._hear(slot, message)
 
     def _hear(self, slot: Slot, message: Message) -> None:
-        event = message["event"]
+        event, running = message["event"], self._in(slot)
         if event == "ready":
             slot.ready, self.failed_starts = True, 0
             return
-        running = self._in(slot)
         if running is None:
             return
         if event == "step":
             self.view.step(running.number, message["step"], message["total"])
         elif event == "report":
-            slot.send({"do": "answer", "go_on": self._goes_on(running.number, message)})
+            go_on = self._goes_on(running.number, message)
+            if not message.get("answered"):
+                slot.send({"do": "answer", "go_on": go_on})
         elif event == "outcome":
             outcome = Outcome.of(message)
             del self.running[running.number]
@@ -214,13 +259,14 @@ class Controller:
                 self.reason = self.reason or "workers end before they begin"
             return
         del self.running[running.number]
-        if outcome := Outcome.left_in(self._folder_of(running.number)):
-            self._settle(running, outcome)
-        elif running.stopped or -code in DEADLY_SIGNALS:
-            self._killed(running, code)
-        else:
-            how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-            self._settle(running, Outcome(State.FAILED, reason=f"its process ended with {how}"))
+        with self._unless_lost(running):
+            if outcome := Outcome.left_in(self._folder_of(running.number)):
+                self._settle(running, outcome)
+            elif running.stopped or -code in DEADLY_SIGNALS:
+                self._killed(running, code)
+            else:
+                how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+                self._settle(running, Outcome(State.FAILED, reason=f"its process ended with {how}"))
 
     def _killed(self, running: Running, code: int) -> None:
         """Run a trial again whose process was killed, but not for ever."""
@@ -246,8 +292,12 @@ class Controller:
             return
         facts = {**outcome.facts, "seconds_in_slot": seconds}
         self._finish(running.number, replace(outcome, facts=facts))
+        self._count_failures(outcome.state)
+
+    def _count_failures(self, state: State) -> None:
+        """End the study where too many of its trials have failed one after the other."""
         most = self.settings.max_failures
-        self.failures = self.failures + 1 if outcome.state.is_failure else 0
+        self.failures = self.failures + 1 if state.is_failure else 0
         if most and self.failures >= most:
             self.reason = self.reason or f"{most} trials in a row failed (hydra.sweeper.max_failures)"
 
@@ -284,7 +334,8 @@ class Controller:
     def _end(self, running: Running, state: State, reason: str) -> None:
         running.slot.end()
         del self.running[running.number]
-        self._settle(running, Outcome.left_in(self._folder_of(running.number)) or Outcome(state, reason=reason))
+        with self._unless_lost(running):
+            self._settle(running, Outcome.left_in(self._folder_of(running.number)) or Outcome(state, reason=reason))
 
     def _obey(self) -> None:
         """Do what signals and the commands of other terminals ask for."""
@@ -294,6 +345,7 @@ class Controller:
                 self.view.say(f"{request} is no request and is left alone")
             elif request.stop:
                 self.reason = self.reason or "lorasweep stop"
+                self.store.tell_to_stop()
             else:
                 self.candidates.add(request.point)
         if self.signals and not self.warned:
@@ -314,6 +366,17 @@ class Controller:
         for running in list(self.running.values()):
             if self.signals > 2 or time.monotonic() - running.slot.heard > SECONDS_TO_STOP:
                 self._end(running, State.INTERRUPTED, "stopped")
+
+    def _pause(self, seconds: float) -> bool:
+        """Have trials go on while nothing can be written down, at no charge; return whether to wait any longer."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end and self.signals < 2:
+            self.inbox.take_in(min(SECONDS_BETWEEN_LOOKS, seconds))
+            self.inbox.let_go_on()
+            self.view.tick()
+        for running in self.running.values():
+            running.started += seconds
+        return self.signals < 2
 
     def _in(self, slot: Slot) -> Running | None:
         return next((running for running in self.running.values() if running.slot is slot), None)

@@ -97,7 +97,7 @@ class Definition:
         return {
             "dimensions": [asdict(dimension) for dimension in self.space],
             "only_if": {key: dict(asked) for key, asked in self.space.only_if.items()},
-            "settings": asdict(self.settings),
+            "settings": {**asdict(self.settings), "storage": None},  # it may have a password in it
             "run": base.run,
             "choices": base.choices,
         }

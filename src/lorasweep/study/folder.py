@@ -2,18 +2,54 @@
 
 from __future__ import annotations
 
+import fcntl
 import itertools
 import json
 import os
 import socket
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
 
+from lorasweep.record import write_text
 from lorasweep.rules import Problem, UserError, nearest
 
 STUDIES = Path("outputs/studies")
+LOCK = ".lock"
 OWNER = "controller.json"
+"""Who runs the study; of several controllers each has a file of its own: controller-HOST-PID.json."""
+OWNERS = "controller*.json"
+HOLDER = "holder"
+"""In the folder of a trial: which controller runs it."""
+
+
+class FolderLock:
+    """The lock of a study's folder: held by one controller, or by all those of a shared database together."""
+
+    def __init__(self, folder: Path, is_shared: bool) -> None:
+        self.path, self.mode = folder / LOCK, fcntl.LOCK_SH if is_shared else fcntl.LOCK_EX
+        self.file: int | None = None
+
+    def acquire(self) -> None:
+        """Take it; raises BlockingIOError where another process is in the way."""
+        self.file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(self.file, self.mode | fcntl.LOCK_NB)
+        except OSError:
+            self.release()
+            raise
+
+    def release(self) -> None:
+        """Let go of it."""
+        if self.file is not None:
+            os.close(self.file)
+            self.file = None
+
+
+def owner_file(study: Path, is_shared: bool) -> Path:
+    """Return where a controller says that it runs a study."""
+    return study / (f"controller-{socket.gethostname()}-{os.getpid()}.json" if is_shared else OWNER)
 
 
 def trial_folder(study: Path, number: int) -> Path:
@@ -26,6 +62,21 @@ def set_aside(folder: Path) -> None:
     if folder.exists():
         places = (folder.with_name(f"{folder.name}.attempt{number}") for number in itertools.count(1))
         folder.rename(next(place for place in places if not place.exists()))
+
+
+def hold(folder: Path, holder: str) -> None:
+    """Make the folder of a trial a controller's own: the worker of another that had it before ends itself."""
+    with suppress(OSError):  # a disk that is full; the worker has more to say about that
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(folder / HOLDER, holder)
+
+
+def is_taken(folder: Path, holder: str) -> bool:
+    """Tell whether the folder of a trial is another controller's by now."""
+    try:
+        return (folder / HOLDER).read_text() not in (holder, "")
+    except OSError:
+        return False
 
 
 def find_study(given: str) -> Path:
@@ -67,7 +118,12 @@ def controller_of(study: Path) -> str | None:
 
     Of one on another machine it cannot be told whether it still lives.
     """
-    path = study / OWNER
+    owners = [owner for path in sorted(study.glob(OWNERS)) if (owner := _living(path))]
+    return f"{len(owners)} controllers ({', '.join(owners)})" if len(owners) > 1 else "".join(owners) or None
+
+
+def _living(path: Path) -> str | None:
+    """Return which other process an owner's file names, in words; None if it has ended."""
     try:
         owner, written = json.loads(path.read_text()), path.stat().st_mtime
     except (OSError, ValueError):

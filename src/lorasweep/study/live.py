@@ -102,6 +102,12 @@ class Live:
             what, _, why = ending(trial).partition(": ")
             self.console.print(Text.assemble((what, STYLES[trial.state]), f": {why}"), soft_wrap=True)
 
+    def seen(self, trial: Trial) -> None:
+        """Show what came of a trial elsewhere, if anything did yet."""
+        self.running.pop(trial.number, None)
+        if trial.state.is_finished:
+            self.ended(trial)
+
     def say(self, text: str) -> None:
         """Print a line above what is drawn."""
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)

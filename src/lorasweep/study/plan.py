@@ -15,12 +15,13 @@ from rich.text import Text
 from lorasweep.rules import Problem, UserError
 from lorasweep.schema import Run
 from lorasweep.study import comparability
+from lorasweep.study.database import check_file, local_url, readable, study_names
 from lorasweep.study.definition import Definition
 from lorasweep.study.outcomes import State
 from lorasweep.study.proposal import proposals
 from lorasweep.study.slots import count_slots
 from lorasweep.study.space import Point
-from lorasweep.study.store import Store, check_file, local_url, readable, study_names
+from lorasweep.study.store import Store
 from lorasweep.study.trial import Trial
 from lorasweep.study.view import taken_out, words
 

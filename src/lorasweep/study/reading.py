@@ -31,6 +31,8 @@ class KeptStudy:
     attributes: dict[str, Any]
     directions: list[str]
     kept: list[Trial]
+    controllers: str | None = None
+    """Which processes run it now, in words, as far as a database says that they share."""
 
     def trials(self) -> list[Trial]:
         """Return every trial, in the order of their numbers."""
@@ -91,9 +93,14 @@ class KeptStudy:
         return ended
 
     @property
+    def process(self) -> str | None:
+        """Return which process runs it now, in words, or which ones; None if none does."""
+        return self.controllers or controller_of(self.folder)
+
+    @property
     def state(self) -> str:
         """Return running, complete or unfinished."""
-        if controller_of(self.folder):
+        if self.process:
             return "running"
         if SESSION not in self.attributes:  # begun by a version that did not keep it
             return "unfinished" if self.counts[State.INTERRUPTED] else "complete"
@@ -103,7 +110,7 @@ class KeptStudy:
 def read_study(folder: Path, storage: str | None = None) -> KeptStudy:
     """Read a study; raises UserError where its database is elsewhere, or cannot be read."""
     study = _read(folder, storage)
-    if controller_of(folder):
+    if study.process:
         return study
     # what the database has as running was, when the controller was killed
     return replace(study, kept=[_not_running(trial) for trial in study.kept])
@@ -130,7 +137,8 @@ def _through_optuna(folder: Path, storage: str) -> KeptStudy:
 
     store = open_store(folder, storage)
     try:
-        return KeptStudy(folder, store.attributes, [*store.directions], store.trials())
+        names = ", ".join(other.words for other in store.others())
+        return KeptStudy(folder, store.attributes, [*store.directions], store.trials(), names or None)
     finally:
         store.close()
 

@@ -8,34 +8,41 @@ import os
 import shutil
 import socket
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from lorasweep import determinism
 from lorasweep.record import write_json
+from lorasweep.redaction import redacted
 from lorasweep.rules import Problem, UserError
 from lorasweep.study.controller import SECONDS_TO_DIE, CannotStart, Controller
+from lorasweep.study.database import ERRORS, check_file, is_file, local_url, make_file, readable
 from lorasweep.study.definition import Definition, check_unchanged
-from lorasweep.study.folder import OWNER, controller_of
+from lorasweep.study.folder import LOCK, OWNERS, FolderLock, controller_of, owner_file
 from lorasweep.study.leaderboard import CSV, build_leaderboard, write_leaderboard
 from lorasweep.study.proposal import check_sampler
 from lorasweep.study.reading import DONE, SESSION
 from lorasweep.study.requests import forget_stops
 from lorasweep.study.signals import undisturbed
 from lorasweep.study.slots import Slot, build_slots, ending
-from lorasweep.study.store import Store, check_file, local_url, make_file, readable
+from lorasweep.study.store import Store
 from lorasweep.study.view import View
 
-LOCK = ".lock"
+SECONDS_TO_CHECK = 900.0
+"""For checking the configs, which may fetch a model: so long a controller counts as alive before it has begun."""
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
 
-def run_session(definition: Definition, view: View, closing: Callable[[Store], str] | None = None) -> str | None:
+def run_session(
+    definition: Definition,
+    view: View,
+    closing: Callable[[Store], str] | None = None,
+    opening: Callable[[Store], None] = lambda store: None,
+) -> str | None:
     """Run a study up to its total; return why it ended before, None if it is done.
 
+    `opening` is called before the first trial, once the study and its folder are known to be sound.
     However it ends, `closing` is called with what came of it, and what it returns is shown. Raises UserError before the
     first trial for everything that the user can mend; what was there stays as it was.
     """
@@ -43,11 +50,12 @@ def run_session(definition: Definition, view: View, closing: Callable[[Store], s
     determinism.prepare(definition.compose({}).run.get("deterministic", False))  # workers inherit it
     slots = build_slots(definition.settings.slots, definition.objective, definition.folder / "workers")
     try:
-        with _claimed(definition.folder), _opened(definition) as store, ending(slots):
+        with _claimed(definition), _opened(definition) as store, ending(slots):
             _check_definition(definition, store)
             view.begin(len(slots))
             facts = _checked(definition, slots[0])
             _check_facts(definition, store, facts)
+            opening(store)
             try:
                 return _run(Controller(definition, store, slots, view), closing)
             finally:
@@ -68,15 +76,21 @@ def _opened(definition: Definition) -> Iterator[Store]:
                 make_file(file)
         store = Store(url, definition.name, definition.directions(), definition.space)
         try:
-            _check_folder(definition.folder, store, url)
+            if is_file(url):
+                _check_folder(definition.folder, store, url)
+            store.join(SECONDS_TO_CHECK, is_alone=is_file(url))
             if not store.trials():
                 if trials.exists():
                     allowed = f"the study of which {trials} has trials; put a copy of it back, or move them away"
-                    raise UserError(Problem("study", url, allowed))
-                store.begin_anew()
+                    raise UserError(Problem("study", redacted(url), allowed))
+                store.begin_anew(SECONDS_TO_CHECK)
+            if not store.others():
+                forget_stops(definition.folder)
             store.keep("folder", str(definition.folder))
             yield store
         finally:
+            with suppress(*ERRORS):
+                store.leases.leave()
             store.close()
 
 
@@ -86,7 +100,7 @@ def _check_folder(folder: Path, store: Store, url: str) -> None:
     if other == str(folder) or (folder / "trials").exists():  # moved, with its trials
         return
     if store.trials() or controller_of(Path(other)):
-        allowed = f"{other}, where the trials of {store.name} in {url} are; another study needs another name"
+        allowed = f"{other}, where the trials of {store.name} in {redacted(url)} are; another study needs another name"
         raise UserError(Problem("hydra.sweep.dir", str(folder), allowed))
 
 
@@ -96,7 +110,8 @@ def _run(controller: Controller, closing: Callable[[Store], str] | None) -> str 
     try:
         controller.store.keep(SESSION, {"total": total, "ended": None})
         reason = controller.run()
-        controller.store.keep(SESSION, {"total": total, "ended": reason or DONE})
+        if reason is None or not controller.store.others():
+            controller.store.keep(SESSION, {"total": total, "ended": reason or DONE})
         return reason
     finally:
         with undisturbed():
@@ -111,36 +126,39 @@ def _run(controller: Controller, closing: Callable[[Store], str] | None) -> str 
 
 
 @contextmanager
-def _claimed(folder: Path) -> Iterator[None]:
-    """Hold a study's folder against other controllers; if it is new and nothing came of it, remove it again."""
-    is_new = not folder.exists()
-    lock = FileLock(folder / LOCK)
+def _claimed(definition: Definition) -> Iterator[None]:
+    """Hold a study's folder, with the other controllers of a shared database or alone.
+
+    If it is new and nothing came of it, it is removed again.
+    """
+    folder, is_new = definition.folder, not definition.folder.exists()
+    is_shared = not is_file(definition.settings.storage or local_url(folder))
+    lock, owner = FolderLock(folder, is_shared), owner_file(folder, is_shared)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         names = {path.name for path in folder.iterdir()}
         if names and LOCK not in names:
             allowed = f"a new folder or that of a study; this one holds {', '.join(sorted(names)[:3])}"
             raise UserError(Problem("hydra.sweep.dir", str(folder), allowed))
-        lock.acquire(timeout=0)
-    except Timeout:
+        lock.acquire()
+    except BlockingIOError:
         allowed = f"a study that nothing else runs now{_owner(folder)}; lorasweep stop {folder} ends it"
         raise UserError(Problem("study", folder.name, allowed)) from None
     except OSError as error:
         raise _unwritable(folder, error) from None
     try:
-        forget_stops(folder)
-        write_json(folder / OWNER, {"pid": os.getpid(), "host": socket.gethostname()})
+        write_json(owner, {"pid": os.getpid(), "host": socket.gethostname()})
         yield
     except CannotStart:  # its log is in the folder
         raise
     except (UserError, OSError) as error:
-        if is_new and not (folder / "trials").exists():
+        if is_new and not (folder / "trials").exists() and not controller_of(folder):
             shutil.rmtree(folder, ignore_errors=True)
         if isinstance(error, OSError) and error.errno in DISK_ERRORS:
             raise _unwritable(folder, error) from None
         raise
     finally:
-        (folder / OWNER).unlink(missing_ok=True)
+        owner.unlink(missing_ok=True)
         lock.release()
 
 
@@ -149,29 +167,22 @@ def _unwritable(folder: Path, error: OSError) -> UserError:
 
 
 def _owner(folder: Path) -> str:
+    paths = sorted(folder.glob(OWNERS))
     try:
-        owner = json.loads((folder / OWNER).read_text())
+        owner = json.loads(paths[0].read_text()) if paths else None
     except (OSError, ValueError):
-        return ""
-    return f"; process {owner['pid']} on {owner['host']} does"
+        owner = None
+    return f"; process {owner['pid']} on {owner['host']} does" if owner else ""
 
 
 def _check_definition(definition: Definition, store: Store) -> None:
     now = json.loads(json.dumps(definition.lasting()))
-    before = store.attributes.get("definition")
-    if before is None:
-        store.keep("definition", now)
-    else:
-        check_unchanged(definition.name, before, now)
+    check_unchanged(definition.name, store.settle("definition", now), now)
     store.keep("search", definition.search())
 
 
 def _check_facts(definition: Definition, store: Store, facts: Mapping[str, Any]) -> None:
-    before = store.attributes.get("facts")
-    if before is None:
-        store.keep("facts", dict(facts))
-    else:
-        check_unchanged(definition.name, before, facts)
+    check_unchanged(definition.name, store.settle("facts", dict(facts)), facts)
 
 
 def _sample_runs(definition: Definition) -> Iterator[dict[str, Any]]:

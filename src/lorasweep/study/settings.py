@@ -60,7 +60,10 @@ class Settings:
     fresh_process: bool = False
     """Whether every trial gets a process of its own instead of a warm worker that keeps the base."""
     storage: str | None = None
-    """Where Optuna keeps the study. Null: study.db in the study's folder."""
+    """Where Optuna keeps the study. Null: study.db in the study's folder. A PostgreSQL or MySQL address,
+    `postgresql+psycopg://user@host/name`: the same command on any number of hosts works on the same study."""
+    lease_seconds: float = number(30.0, least=1)
+    """Seconds without a sign of life after which the trials of a controller are taken over by the others."""
     max_failures: int | None = number(5, least=1)
     """Failed trials in a row that end the study. Null: no number does."""
     max_retries: int = number(2, least=0)

@@ -37,6 +37,9 @@ class View(Protocol):
     def ended(self, trial: Trial) -> None:
         """Show what came of a trial, now or in an earlier session."""
 
+    def seen(self, trial: Trial) -> None:
+        """Show what came of a trial that another controller runs or has run."""
+
     def say(self, text: str) -> None:
         """Show a line."""
 
@@ -73,6 +76,11 @@ class Lines:
         """Print what came of it."""
         if not self.quiet or trial.state.is_failure:
             self.say(ending(trial))
+
+    def seen(self, trial: Trial) -> None:
+        """Print what came of it elsewhere."""
+        if trial.state.is_finished:
+            self.ended(trial)
 
     def say(self, text: str) -> None:
         """Print it."""

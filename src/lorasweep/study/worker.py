@@ -30,10 +30,11 @@ from lorasweep.host import Interrupted
 from lorasweep.record import write_json
 from lorasweep.rules import UserError
 from lorasweep.study.channel import Channel, Message
+from lorasweep.study.folder import is_taken
 from lorasweep.study.outcomes import State
 
 OUTCOME = "outcome.json"
-JOB = ("number", "run", "overrides", "varied", "objectives", "choices", "lineage")
+JOB = ("number", "run", "overrides", "varied", "objectives", "choices", "lineage", "holder")
 SECONDS_BETWEEN_STEPS_TOLD = 0.2
 SECONDS_BETWEEN_SIGNS = 1.0
 PR_SET_PDEATHSIG = 1
@@ -55,6 +56,8 @@ class Job:
     """The option that every config group has."""
     lineage: dict[str, Any]
     """The study, and what this trial is in it."""
+    holder: str = ""
+    """The controller that the trial belongs to."""
 
 
 @dataclass(frozen=True)
@@ -124,6 +127,7 @@ class Listener:
         self.jobs: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self.answers: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self.stop = threading.Event()
+        self.job: Job | None = None
         self._told = 0.0
         threading.Thread(target=self._listen, daemon=True).start()
 
@@ -155,20 +159,28 @@ class Listener:
         now = time.monotonic()
         if now - self._told >= SECONDS_BETWEEN_STEPS_TOLD or step == total:
             self._told = now
+            self.end_if_taken()
             self.channel.send({"event": "step", "step": step, "total": total})
 
     def report(self, step: int, tokens: int, value: float, budget: int) -> bool:
         """Tell the objective and wait for the controller's word."""
         self._stop_if_told()
+        self.end_if_taken()
         self.channel.send({"event": "report", "step": step, "tokens": tokens, "value": value, "budget": budget})
         go_on = self.answers.get()
         self._stop_if_told()
         return go_on
 
+    def end_if_taken(self) -> None:
+        """End this process if another controller has taken its trial: two would write into one folder."""
+        if self.job and is_taken(self.job.folder, self.job.holder):
+            os._exit(os.EX_TEMPFAIL)
+
     def _give_sign(self) -> None:
         now = time.monotonic()
         if now - self._told >= SECONDS_BETWEEN_SIGNS:
             self._told = now
+            self.end_if_taken()
             self.channel.send({"event": "alive"})
 
     def _stop_if_told(self) -> None:
@@ -206,11 +218,13 @@ def main() -> None:
             listener.channel.send({"event": "checked", **_checked(objective, message["runs"])})
             continue
         job = Job(Path(message.pop("folder")), **{name: message[name] for name in JOB})
+        listener.job = job
         outcome = _outcome(objective, job, listener)
+        listener.job = None
         listener.channel.send({"event": "outcome", **outcome, "worn": objective.worn})
 
 
-def _outcome(objective: Objective, job: Job, reporter: Reporter) -> Message:
+def _outcome(objective: Objective, job: Job, reporter: Listener) -> Message:
     """Train a trial with a folder and a log of its own; a full disk is no fault of the trial."""
     try:
         job.folder.mkdir(parents=True, exist_ok=True)
@@ -219,6 +233,7 @@ def _outcome(objective: Objective, job: Job, reporter: Reporter) -> Message:
         outcome = _trained(objective, job, reporter).message()
         sys.stdout.flush()
         sys.stderr.flush()
+        reporter.end_if_taken()
         write_json(job.folder / OUTCOME, outcome)  # a controller that dies before it hears of it finds it here
     except OSError as error:
         if not _is_full_disk(error):

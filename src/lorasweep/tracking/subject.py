@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -79,6 +80,14 @@ def run_subject(folder: Path) -> Subject:
         known = {"id": os.environ.get("WANDB_RUN_ID") or slug(folder.resolve().name, 64)}
         write_json(folder / IDENTITY, known)
     return Subject(known["id"], folder, "run", name=folder.name)
+
+
+def share_identity(folder: Path, settle: Callable[[str, Any], Any]) -> None:
+    """Have all hosts of a study use one id; `settle` keeps a value unless one is kept, and returns what is kept."""
+    study = study_identity(folder)
+    mine = {"id": study.id, "group": study.group}
+    if (kept := settle("wandb", mine)) != mine:
+        write_json(folder.resolve() / IDENTITY, kept)
 
 
 def study_identity(folder: Path) -> StudyIdentity:

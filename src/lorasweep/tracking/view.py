@@ -53,6 +53,11 @@ class Followed:
         if subject := self.open.pop(trial.number, None):
             self.follower.end(subject, trial.state.value, trial.reason)
 
+    def seen(self, trial: Trial) -> None:
+        """Pass it on: the controller that ran the trial tells W&B."""
+        self.view.seen(trial)
+        self.open.pop(trial.number, None)
+
     def say(self, text: str) -> None:
         """Pass it on."""
         self.view.say(text)
