@@ -16,7 +16,9 @@ SHAPES = re.compile(
     r"|-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)"
 )
 """What the tokens of common services look like."""
-USER_INFO = re.compile(r"(?<=://)[^/\s:@'\"]*:[^/\s@'\"]+(?=@)|(?<=https://)[^/\s:@'\"]{16,}(?=@)")
+USER_INFO = re.compile(
+    r"(?<=://)[^/\s:@'\"]*:[^/\s@'\"]+(?=@)|(?<=https://)[^/\s:@'\"]{16,}(?=@)|(?<=[?&]password=)[^\s&'\"]+"
+)
 ASSIGNED = re.compile(
     r"((?:token|secret|credential|_key|\bapikey)['\"]?\s*[=:]\s*['\"]?)(?=[\w+/.-]*\d)([\w+/.-]{16,})", re.I
 )

@@ -185,6 +185,7 @@ def test_changes_that_git_does_not_tell_are_unknown_and_not_none(
         "password: canary1", "+password: correct-horse-canary", 'db_pass = "canary"', 'OPENAI_KEY="canary123def456ghi7"',
         'api_key="canary1"', "Authorization: Bearer canary1234", "AIza" + "canary0" * 5, "auth_token = 'canary words'",
         "https://canary0123456789ab@host/me/it", '{"password": "canary"}', "smtp-pwd=canary-pwd",
+        "postgresql://host/db?user=me&password=canary&sslmode=require",
     ],
 )  # fmt: skip
 def test_what_is_called_a_secret_is_left_out_of_patches(line: str) -> None:

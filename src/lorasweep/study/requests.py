@@ -36,19 +36,30 @@ def make_request(study: Path, request: Request) -> None:
 def forget_stops(study: Path) -> None:
     """Remove what was asked of a session that has ended."""
     for path in (study / INBOX).glob(f"{STOP}*.json"):
-        path.unlink()
+        path.unlink(missing_ok=True)
 
 
 def take_requests(study: Path, stops_alone: bool = False) -> Iterator[Request | Path]:
-    """Yield every request, and remove it when it is dealt with; of a file that is none its path, set aside."""
+    """Yield every request, and remove it when it is dealt with; of a file that is none its path, set aside.
+
+    Controllers that share a folder may both take one: a point is tried once all the same.
+    """
     inbox, names = study / INBOX, f"{STOP}*.json" if stops_alone else "*.json"
-    paths = sorted(inbox.glob(names), key=lambda path: path.stat().st_mtime_ns) if inbox.is_dir() else []
-    for path in paths:
+    for path in sorted(inbox.glob(names), key=_made) if inbox.is_dir() else []:
         try:
             request = Request(**json.loads(path.read_text()))
             dict(request.point)
+        except FileNotFoundError:
+            continue
         except (ValueError, TypeError):
             yield path.rename(path.with_suffix(".broken"))
             continue
         yield request
-        path.unlink()
+        path.unlink(missing_ok=True)
+
+
+def _made(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
