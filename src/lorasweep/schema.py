@@ -333,7 +333,8 @@ class Run:
     resume_anyway: bool = False
     """Go on although options, rows or code have changed since: with the new ones from there on."""
     deterministic: bool = False
-    """Use only GPU kernels that give the same bits every time; slower, see benchmarks/README.md. A CPU does anyhow."""
+    """Use only GPU kernels that give the same bits every time; a step took 1.3 to 1.4 times as long on an H100
+    (benchmarks/README.md). A CPU does anyhow."""
     verbosity: str = choice("normal", "quiet", "normal", "debug")
     model: Model = field(default_factory=Model)
     quant: Quant = field(default_factory=Quant)
