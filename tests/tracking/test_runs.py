@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -176,6 +177,18 @@ def test_a_follower_that_was_killed_is_said(tmp_path: Path) -> None:
     following.process.wait()
     following.end(subject, "complete")
     assert "W&B may lack some of it" in following.finish()[-1]
+
+
+def test_a_follower_leaves_no_temporary_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (scratch := tmp_path / "scratch").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+    folder = begun(tmp_path / "run")
+    following, subject = Follower(folder, Tracking(wandb="offline")), run_subject(folder)
+    following.follow(subject)
+    until(lambda: any(scratch.glob("*/*")), 120)
+    following.end(subject, "complete")
+    assert following.finish() == []
+    assert not list(scratch.iterdir())
 
 
 def test_a_folder_that_cannot_be_written_is_no_reason_to_stop(tmp_path: Path) -> None:

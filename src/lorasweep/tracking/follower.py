@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from contextlib import suppress
 from dataclasses import asdict
@@ -31,6 +32,8 @@ class Follower:
         self.place, self.tracking = place, tracking
         self.process: subprocess.Popen[bytes] | None = None
         self._unsent, self._unread, self._lost = b"", b"", False
+        self._scratch: tempfile.TemporaryDirectory[str] | None = None
+        """For what wandb leaves behind: two folders a process that does not end by itself."""
 
     @property
     def is_wanted(self) -> bool:
@@ -88,11 +91,13 @@ class Follower:
         command += [str(SECONDS_LEFT_ALONE), json.dumps(asdict(self.tracking))]
         try:
             with open(self.place / LOG, "ab") as file:
+                self._scratch = tempfile.TemporaryDirectory(prefix="lorasweep-", ignore_cleanup_errors=True)
                 self.process = subprocess.Popen(
                     command,
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=file,
+                    env={**os.environ, "TMPDIR": self._scratch.name},
                     start_new_session=True,  # Ctrl-C is not for it
                 )
         except OSError:
@@ -134,4 +139,6 @@ class Follower:
             with suppress(OSError):
                 pipe.close()
         self.process = None
+        if self._scratch:
+            self._scratch.cleanup()
         return code
