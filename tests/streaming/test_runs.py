@@ -90,7 +90,7 @@ def test_steps_of_as_many_rows_are_those_of_a_cached_run_that_takes_rows_in_thei
     streamed = launched(run_over(path, *common, "data.streaming=true", "data.shuffle_buffer=0"), "streamed")
     arguments = trainer._batch_arguments
     in_order = {"train_sampling_strategy": "sequential"}
-    monkeypatch.setattr(trainer, "_batch_arguments", lambda run, flat: arguments(run, flat) | in_order)
+    monkeypatch.setattr(trainer, "_batch_arguments", lambda *given: arguments(*given) | in_order)
     cached = launched(run_over(path, *common), "cached")
     assert learnt(streamed) == learnt(cached)
 
