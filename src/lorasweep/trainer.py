@@ -61,19 +61,15 @@ def build_trainer(
     use(model, engine.layout.attention)
     trainer_class, collator = LeanTrainer, None
     if plan is None and group.size > 1:
-        steps = plan_batches(len(rows), run.train.batch_size * run.train.grad_accum, total_steps, record.data_seed(run))
-        plan, packed_length = Plan(steps, train.counts.supervised_tokens / len(rows) * len(steps[0])), None
+        plan, packed_length = _plan_of_batches(run, len(rows), train.counts.supervised_tokens, total_steps), None
     if plan:
         trainer_class = StepTrainer
         collator = step_collator(run, plan, rows, tokenizer, packed_length, engine.layout.flat, group.share)
         rows = plan.dataset()
     values, scales_loss = lora.values(model), device.mixed_precision == "fp16"
-    arguments = training_arguments(run, total_steps, device, folder, engine.layout.flat, bool(plan))
-    if arguments.n_gpu > 1:
-        arguments._n_gpu = 1  # a run uses one GPU; left to itself, the trainer would spread it over all visible ones
     trainer = trainer_class(
         model=model,
-        args=arguments,
+        args=training_arguments(run, total_steps, device, folder, engine.layout.flat, bool(plan)),
         data_collator=collator,
         train_dataset=rows,
         processing_class=tokenizer,
@@ -88,6 +84,12 @@ def build_trainer(
     if isinstance(trainer, StepTrainer):
         trainer.group = group
     return trainer
+
+
+def _plan_of_batches(run: Run, rows: int, supervised_tokens: int, steps: int) -> Plan:
+    """Return the steps that so many (packed) rows make in the order in which one process would draw them."""
+    planned = plan_batches(rows, run.train.batch_size * run.train.grad_accum, steps, record.data_seed(run))
+    return Plan(planned, supervised_tokens / rows * len(planned[0]))
 
 
 def step_collator(
@@ -127,7 +129,7 @@ def training_arguments(
         allowed = f"with scheduler.decay no longer than the run, which has {total_steps} steps"
         raise UserError(Problem("scheduler.warmup", run.scheduler.warmup, allowed))
     every = checkpointed_layers(run, device)
-    return SFTConfig(
+    arguments = SFTConfig(
         output_dir=str(folder),
         **_batch_arguments(run, flat, is_planned),
         max_steps=total_steps,
@@ -152,6 +154,9 @@ def training_arguments(
         **optimizer_arguments(run.optim),
         **schedule,
     )
+    if arguments.n_gpu > 1:
+        arguments._n_gpu = 1  # a run uses one GPU; left to itself, the trainer would spread it over all visible ones
+    return arguments
 
 
 def _batch_arguments(run: Run, flat: bool, is_planned: bool) -> dict[str, Any]:
