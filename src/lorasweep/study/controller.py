@@ -63,6 +63,8 @@ class Running:
     slot: Slot
     started: float = field(default_factory=time.monotonic)
     stopped: bool = False
+    preempted: bool = False
+    """Whether its worker was told by its cluster that it will be ended, and has told the trial to stop."""
 
 
 class Controller:
@@ -218,6 +220,8 @@ class Controller:
         if event == "ready":
             slot.ready, self.failed_starts = True, 0
             return
+        if event == "preempted":
+            self._preempted(slot, running)
         if running is None:
             return
         if event == "step":
@@ -233,6 +237,13 @@ class Controller:
             keeps = outcome.state in (State.COMPLETE, State.PRUNED) and not message["worn"]
             if self.settings.fresh_process or not keeps:
                 slot.end()
+
+    def _preempted(self, slot: Slot, running: Running | None) -> None:
+        """Have a trial that its worker has told to stop go on elsewhere."""
+        if running:
+            running.preempted = True
+        else:
+            slot.end()
 
     def _goes_on(self, number: int, message: Message) -> bool:
         """Keep what a trial reports and ask the pruner about it."""
@@ -262,7 +273,7 @@ class Controller:
         with self._unless_lost(running):
             if outcome := Outcome.left_in(self._folder_of(running.number)):
                 self._settle(running, outcome)
-            elif running.stopped or -code in DEADLY_SIGNALS:
+            elif running.stopped or running.preempted or -code in DEADLY_SIGNALS:
                 self._killed(running, code)
             else:
                 how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
@@ -270,7 +281,7 @@ class Controller:
 
     def _killed(self, running: Running, code: int) -> None:
         """Run a trial again whose process was killed, but not for ever."""
-        if running.stopped:
+        if running.stopped or running.preempted:
             self._settle(running, Outcome(State.INTERRUPTED, reason="stopped"))
             return
         deaths = self.store.trial(running.number).deaths + 1
@@ -286,8 +297,10 @@ class Controller:
         """Write the end of a trial down, for now or for good, and see what it means for the study."""
         seconds = round(time.monotonic() - running.started, 3)
         if not outcome.state.is_finished:
-            self._interrupt(running.number, outcome.reason)
-            if not running.stopped:  # it asks for what only the user can do
+            self._interrupt(running.number, "preempted" if running.preempted else outcome.reason)
+            if running.preempted:
+                self.candidates.run_again(running.number)
+            elif not running.stopped:  # it asks for what only the user can do
                 self.reason = self.reason or outcome.reason or "a trial was interrupted"
             return
         facts = {**outcome.facts, "seconds_in_slot": seconds}
