@@ -78,7 +78,7 @@ class Controller:
         self.definition_hash = values_hash(definition.lasting())
         self.running: dict[int, Running] = {}
         self.inbox = Inbox(slots)
-        self.error: CannotStart | None = None
+        self.error: UserError | None = None
         self.reason: str | None = None
         """Why no trial is started any more; None while there is more to do."""
         self.pruner: BasePruner | None = None
@@ -154,13 +154,26 @@ class Controller:
                 continue
             while self.candidates.decide():
                 if slot.process is None:
-                    slot.start()
+                    self._start_worker(slot)
                     break
                 if self._start(slot):
                     break
             else:
                 self.reason = self.candidates.reason
                 return
+
+    def _start_worker(self, slot: Slot) -> None:
+        """Start a worker; a cluster that does not take its job for now may the next time."""
+        try:
+            slot.start()
+        except UserError as error:
+            self._cannot_start(error)
+
+    def _cannot_start(self, error: UserError) -> None:
+        self.failed_starts += 1
+        if self.failed_starts >= STARTS_IN_A_ROW and not self.error:
+            self.error = error
+            self.reason = self.reason or "workers end before they begin"
 
     def _start(self, slot: Slot) -> bool:
         """Begin the trial that comes next; return whether it was still there to be begun."""
@@ -235,7 +248,7 @@ class Controller:
             del self.running[running.number]
             self._settle(running, outcome)
             keeps = outcome.state in (State.COMPLETE, State.PRUNED) and not message["worn"]
-            if self.settings.fresh_process or not keeps:
+            if self.settings.fresh_process or not keeps or running.preempted:
                 slot.end()
 
     def _preempted(self, slot: Slot, running: Running | None) -> None:
@@ -264,10 +277,8 @@ class Controller:
         running, was_ready = self._in(slot), slot.ready
         code = slot.end(SECONDS_TO_DIE)
         if running is None:
-            self.failed_starts += not was_ready
-            if self.failed_starts >= STARTS_IN_A_ROW and not self.error:
-                self.error = CannotStart(code, slot.log)
-                self.reason = self.reason or "workers end before they begin"
+            if not was_ready:
+                self._cannot_start(CannotStart(code, slot.log))
             return
         del self.running[running.number]
         with self._unless_lost(running):

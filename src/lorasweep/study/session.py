@@ -210,13 +210,13 @@ def _checked(definition: Definition, slot: Slot) -> Mapping[str, Any]:
     """Have a worker look at the configs before any is trained; return what it knows of data and model."""
     slot.start()
     assert slot.channel
-    runs = list(_sample_runs(definition))
+    runs, is_preempted = list(_sample_runs(definition)), False
     slot.send({"do": "check", "runs": runs})
     for message in slot.channel.messages():
         if message["event"] == "ready":
             slot.ready = True
         elif message["event"] != "checked":  # a job waits, or has been warned that it will end
-            continue
+            is_preempted = is_preempted or message["event"] == "preempted"
         elif "broken" in message:
             slot.end(SECONDS_TO_DIE)
             raise RuntimeError(message["broken"])
@@ -225,6 +225,8 @@ def _checked(definition: Definition, slot: Slot) -> Mapping[str, Any]:
             raise UserError(Problem(**problem) for problem in message["problems"])
         else:
             facts: Mapping[str, Any] = message["facts"]
+            if is_preempted:
+                slot.end()
             return facts
     code = slot.end(SECONDS_TO_DIE)
     raise CannotStart(code, slot.log)
