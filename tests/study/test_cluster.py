@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -18,6 +19,8 @@ from lorasweep.study.line import Address, accept, connect, listen
 from lorasweep.study.outcomes import State
 from lorasweep.study.remote import RemoteProcess
 from tests.study.sessions import finished, processes_of, refusal, run, trials_of, until
+from tests.study.stopping import PREEMPTED
+from tests.study.test_going_on import TRAINING, results, session
 from tests.study.toy import curve, toy
 
 STUB = Path(__file__).with_name("stub_slurm.py")
@@ -86,6 +89,19 @@ def test_jobs_of_slurm_are_asked_for_warned_and_cancelled(known: Path, slurm: Pa
     assert second.exists()
     assert not (slurm / "103").exists()
     assert_no_process(known)
+
+
+@pytest.mark.slow
+def test_a_trial_whose_job_is_preempted_goes_on_from_its_checkpoint_in_the_next(tmp_path: Path, slurm: Path) -> None:
+    options = "+hydra.sweeper.cluster_options={partition: gpu, timeout_min: 30}"
+    jobs = ("lora.r=8,4", "hydra.sweeper.cluster=slurm", options, "hydra.sweeper.max_retries=0")
+    assert session(tmp_path / "jobs", "tests.study.stopping:Preempted", *jobs) is None
+    assert session(tmp_path / "calm", TRAINING, "lora.r=8,4") is None
+    assert results(tmp_path / "jobs") == results(tmp_path / "calm")
+    for number, step in PREEMPTED.items():
+        record = json.loads((tmp_path / "jobs" / "trials" / str(number) / "record.json").read_text())
+        assert [item["step"] for item in record["resumed"]] == [step]
+    assert {path.name for path in slurm.iterdir() if path.is_dir()} == {"101", "102", "103"}
 
 
 @pytest.mark.slow
