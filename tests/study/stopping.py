@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from typing import Any
 
 from lorasweep.lean_trainer import LeanTrainer
@@ -12,6 +13,8 @@ from lorasweep.study.worker import Job, Outcome, Reporter
 
 KILLED = {1: 3, 2: 2}
 """After which step of which trial its worker is."""
+PREEMPTED = {0: 1, 1: 3}
+"""After which step of which trial its job is warned."""
 KILLED_IN_PASS = {1: 5, 2: 8}
 """After which forward pass of which trial its worker is: with three of them a step, in the middle of its second or third."""
 TOPPLED = ((0, 1), (0, 4), (1, 2), (1, 3), (2, 1))
@@ -29,6 +32,22 @@ class Fragile(Warm):
         if step == KILLED.get(self.job.number) and not mark.exists():
             mark.touch()
             os.kill(os.getpid(), signal.SIGKILL)
+        super().progress(step, total)
+
+
+class Preempting(Warm):
+    """Surroundings whose cluster wants its node back."""
+
+    job: Job
+
+    def progress(self, step: int, total: int) -> None:
+        """Have the job warned, the first time, and wait until that has come back as word to stop."""
+        mark = self.job.folder.parents[1] / f"preempted-{self.job.number}"
+        if step == PREEMPTED.get(self.job.number) and not mark.exists():
+            mark.touch()
+            os.kill(os.getppid(), signal.SIGUSR2)
+            while not self.stopping():
+                time.sleep(0.05)
         super().progress(step, total)
 
 
@@ -55,6 +74,18 @@ class Killed(Training):
 
     def train(self, job: Job, reporter: Reporter) -> Outcome:
         """Train a trial that may be killed."""
+        self.host.job = job  # type: ignore[attr-defined]
+        return super().train(job, reporter)
+
+
+class Preempted(Training):
+    """Trains trials, some of whose jobs are warned that they will end."""
+
+    def __init__(self) -> None:
+        self.host = Preempting()
+
+    def train(self, job: Job, reporter: Reporter) -> Outcome:
+        """Train a trial that may be preempted."""
         self.host.job = job  # type: ignore[attr-defined]
         return super().train(job, reporter)
 

@@ -59,6 +59,9 @@ class Toy:
                 raise
             if step == 2 and fault:
                 happen(fault, job.folder)
+            if step == 2 and fault in WARNINGS and not job.folder.with_name(f"{job.number}.attempt1").exists():
+                os.kill(os.getppid(), WARNINGS[fault])
+                evaluate(reporter, 600.0)
             if step == 2 and fault in LONG:
                 LONG[fault](reporter, study["long"])
             if step == 2 and fault == "diverged":
@@ -111,6 +114,8 @@ def load(reporter: Reporter, seconds: float) -> None:
         time.sleep(seconds)
 
 
+WARNINGS = {"lose the job once": signal.SIGKILL, "preempt once": signal.SIGUSR2, "terminate once": signal.SIGTERM}
+"""What the process that keeps a job's worker is sent."""
 LONG = {"long evaluation": evaluate, "long load": load}
 ERRORS = {
     "exception": RuntimeError("something is broken"),

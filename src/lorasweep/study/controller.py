@@ -63,6 +63,8 @@ class Running:
     slot: Slot
     started: float = field(default_factory=time.monotonic)
     stopped: bool = False
+    preempted: bool = False
+    """Whether its worker was told by its cluster that it will be ended, and has told the trial to stop."""
 
 
 class Controller:
@@ -76,7 +78,7 @@ class Controller:
         self.definition_hash = values_hash(definition.lasting())
         self.running: dict[int, Running] = {}
         self.inbox = Inbox(slots)
-        self.error: CannotStart | None = None
+        self.error: UserError | None = None
         self.reason: str | None = None
         """Why no trial is started any more; None while there is more to do."""
         self.pruner: BasePruner | None = None
@@ -152,13 +154,26 @@ class Controller:
                 continue
             while self.candidates.decide():
                 if slot.process is None:
-                    slot.start()
+                    self._start_worker(slot)
                     break
                 if self._start(slot):
                     break
             else:
                 self.reason = self.candidates.reason
                 return
+
+    def _start_worker(self, slot: Slot) -> None:
+        """Start a worker; a cluster that does not take its job for now may the next time."""
+        try:
+            slot.start()
+        except UserError as error:
+            self._cannot_start(error)
+
+    def _cannot_start(self, error: UserError) -> None:
+        self.failed_starts += 1
+        if self.failed_starts >= STARTS_IN_A_ROW and not self.error:
+            self.error = error
+            self.reason = self.reason or "workers end before they begin"
 
     def _start(self, slot: Slot) -> bool:
         """Begin the trial that comes next; return whether it was still there to be begun."""
@@ -218,6 +233,8 @@ class Controller:
         if event == "ready":
             slot.ready, self.failed_starts = True, 0
             return
+        if event == "preempted":
+            self._preempted(slot, running)
         if running is None:
             return
         if event == "step":
@@ -231,8 +248,15 @@ class Controller:
             del self.running[running.number]
             self._settle(running, outcome)
             keeps = outcome.state in (State.COMPLETE, State.PRUNED) and not message["worn"]
-            if self.settings.fresh_process or not keeps:
+            if self.settings.fresh_process or not keeps or running.preempted:
                 slot.end()
+
+    def _preempted(self, slot: Slot, running: Running | None) -> None:
+        """Have a trial that its worker has told to stop go on elsewhere."""
+        if running:
+            running.preempted = True
+        else:
+            slot.end()
 
     def _goes_on(self, number: int, message: Message) -> bool:
         """Keep what a trial reports and ask the pruner about it."""
@@ -253,16 +277,14 @@ class Controller:
         running, was_ready = self._in(slot), slot.ready
         code = slot.end(SECONDS_TO_DIE)
         if running is None:
-            self.failed_starts += not was_ready
-            if self.failed_starts >= STARTS_IN_A_ROW and not self.error:
-                self.error = CannotStart(code, slot.log)
-                self.reason = self.reason or "workers end before they begin"
+            if not was_ready:
+                self._cannot_start(CannotStart(code, slot.log))
             return
         del self.running[running.number]
         with self._unless_lost(running):
             if outcome := Outcome.left_in(self._folder_of(running.number)):
                 self._settle(running, outcome)
-            elif running.stopped or -code in DEADLY_SIGNALS:
+            elif running.stopped or running.preempted or -code in DEADLY_SIGNALS:
                 self._killed(running, code)
             else:
                 how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
@@ -270,7 +292,7 @@ class Controller:
 
     def _killed(self, running: Running, code: int) -> None:
         """Run a trial again whose process was killed, but not for ever."""
-        if running.stopped:
+        if running.stopped or running.preempted:
             self._settle(running, Outcome(State.INTERRUPTED, reason="stopped"))
             return
         deaths = self.store.trial(running.number).deaths + 1
@@ -286,8 +308,10 @@ class Controller:
         """Write the end of a trial down, for now or for good, and see what it means for the study."""
         seconds = round(time.monotonic() - running.started, 3)
         if not outcome.state.is_finished:
-            self._interrupt(running.number, outcome.reason)
-            if not running.stopped:  # it asks for what only the user can do
+            self._interrupt(running.number, "preempted" if running.preempted else outcome.reason)
+            if running.preempted:
+                self.candidates.run_again(running.number)
+            elif not running.stopped:  # it asks for what only the user can do
                 self.reason = self.reason or outcome.reason or "a trial was interrupted"
             return
         facts = {**outcome.facts, "seconds_in_slot": seconds}

@@ -16,6 +16,7 @@ from lorasweep import determinism
 from lorasweep.record import write_json
 from lorasweep.redaction import redacted
 from lorasweep.rules import Problem, UserError
+from lorasweep.study.cluster import build_cluster_slots, check_cluster
 from lorasweep.study.controller import SECONDS_TO_DIE, CannotStart, Controller
 from lorasweep.study.database import ERRORS, check_file, is_file, local_url, make_file, readable
 from lorasweep.study.definition import Definition, check_unchanged
@@ -47,8 +48,10 @@ def run_session(
     first trial for everything that the user can mend; what was there stays as it was.
     """
     check_sampler(definition.settings)
+    if definition.settings.cluster:
+        check_cluster(definition.settings.cluster, definition.settings.cluster_options)
     determinism.prepare(definition.compose({}).run.get("deterministic", False))  # workers inherit it
-    slots = build_slots(definition.settings.slots, definition.objective, definition.folder / "workers")
+    slots = _slots(definition)
     try:
         with _claimed(definition), _opened(definition) as store, ending(slots):
             _check_definition(definition, store)
@@ -62,6 +65,14 @@ def run_session(
                 view.end()
     except KeyboardInterrupt:  # before the first trial; later it is the controller's to handle
         return "interrupted"
+
+
+def _slots(definition: Definition) -> list[Slot]:
+    settings, folder = definition.settings, definition.folder / "workers"
+    if not settings.cluster:
+        return build_slots(settings.slots, definition.objective, folder)
+    assert settings.slots
+    return build_cluster_slots(settings.slots, definition.objective, folder, settings.cluster, settings.cluster_options)
 
 
 @contextmanager
@@ -199,11 +210,13 @@ def _checked(definition: Definition, slot: Slot) -> Mapping[str, Any]:
     """Have a worker look at the configs before any is trained; return what it knows of data and model."""
     slot.start()
     assert slot.channel
-    runs = list(_sample_runs(definition))
+    runs, is_preempted = list(_sample_runs(definition)), False
     slot.send({"do": "check", "runs": runs})
     for message in slot.channel.messages():
         if message["event"] == "ready":
             slot.ready = True
+        elif message["event"] != "checked":  # a job waits, or has been warned that it will end
+            is_preempted = is_preempted or message["event"] == "preempted"
         elif "broken" in message:
             slot.end(SECONDS_TO_DIE)
             raise RuntimeError(message["broken"])
@@ -212,6 +225,8 @@ def _checked(definition: Definition, slot: Slot) -> Mapping[str, Any]:
             raise UserError(Problem(**problem) for problem in message["problems"])
         else:
             facts: Mapping[str, Any] = message["facts"]
+            if is_preempted:
+                slot.end()
             return facts
     code = slot.end(SECONDS_TO_DIE)
     raise CannotStart(code, slot.log)

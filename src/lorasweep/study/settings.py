@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from lorasweep.rules import Problem, choice, number, satisfying
 
+CLUSTERS = ("slurm", "local")
 SAMPLERS = ("grid", "list", "random", "tpe")
 PRUNERS = ("none", "median", "asha")
 Direction = Literal["minimize", "maximize"]
@@ -57,6 +58,12 @@ class Settings:
     reduction_factor: int = number(3, least=2)
     slots: int | None = number(None, least=1)
     """Trials at the same time. Null: one per visible GPU, one without any."""
+    cluster: str | None = choice(None, *CLUSTERS)
+    """Where slots are. Null: processes of this host. slurm: each is a job. local: each is a process that is started,
+    reached and warned as a job is, to try that out on one host."""
+    cluster_options: dict[str, Any] = field(default_factory=dict)
+    """What a slot's job asks for, as submitit names it: partition, timeout_min, gpus_per_node, cpus_per_task, mem_gb,
+    account, qos, additional_parameters and others."""
     fresh_process: bool = False
     """Whether every trial gets a process of its own instead of a warm worker that keeps the base."""
     storage: str | None = None
@@ -90,5 +97,10 @@ def conflicts(settings: Settings) -> Iterator[Problem]:
     elif settings.pruner != "none" and settings.objectives != ["objective"]:
         allowed = "none, or objectives=[objective]: evaluations tell evaluation.objective, by which trials are pruned"
         yield Problem("hydra.sweeper.pruner", settings.pruner, allowed)
+    if settings.cluster and settings.slots is None:
+        yield Problem("hydra.sweeper.slots", None, f"a number: how many jobs of cluster={settings.cluster}")
+    if settings.cluster_options and not settings.cluster:
+        allowed = f"empty, or hydra.sweeper.cluster={' or '.join(CLUSTERS)}: without one there are no jobs"
+        yield Problem("hydra.sweeper.cluster_options", settings.cluster_options, allowed)
     if settings.sampler_kwargs and settings.sampler != "tpe":
         yield Problem("hydra.sweeper.sampler_kwargs", settings.sampler_kwargs, "empty: only tpe has arguments")

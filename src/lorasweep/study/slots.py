@@ -1,13 +1,10 @@
-"""The processes that trials run in: started, spoken to, and ended with everything they have started."""
+"""The places that trials run in: how many there are, and the worker that is in each."""
 
 from __future__ import annotations
 
 import itertools
 import os
-import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -15,8 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lorasweep.study.channel import Channel, Message
-
-SECONDS_TO_DUMP_STACKS = 1.0
+from lorasweep.study.process import LocalProcess, Place, Process
 
 
 def visible_gpus(environment: Mapping[str, str] = os.environ) -> list[str]:
@@ -34,32 +30,27 @@ class Slot:
 
     index: int
     log: Path
+    """Where a worker without a trial writes; on a cluster a folder."""
     objective: str
     gpu: str | None = None
     threads: int | None = None
-    process: subprocess.Popen[bytes] | None = None
+    place: Place | None = None
+    """Where workers run; None: here."""
+    process: Process | None = None
     channel: Channel | None = None
     ready: bool = False
     heard: float = field(default_factory=time.monotonic)
     """When the worker was last heard of."""
 
     def start(self) -> None:
-        """Start a worker in a process group of its own."""
+        """Start a worker."""
         ours, theirs = socket.socketpair()
-        arguments = [str(theirs.fileno()), self.objective, str(os.getpid())]
-        command = [sys.executable, "-m", "lorasweep.study.worker", *arguments]
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        with open(self.log, "ab") as log:
-            self.process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                pass_fds=[theirs.fileno()],
-                process_group=0,
-                env=self._environment(),
-            )
-        theirs.close()
+        with theirs:
+            if self.place:
+                self.process = self.place.start(self.objective, theirs)
+            else:
+                self.process = LocalProcess(self.objective, theirs, self.log, self._environment())
         self.channel, self.ready, self.heard = Channel(ours), False, time.monotonic()
 
     def send(self, message: Message) -> None:
@@ -71,9 +62,7 @@ class Slot:
     def dump_stacks(self) -> None:
         """Have the worker write where each of its threads is into its log."""
         assert self.process
-        with suppress(ProcessLookupError):
-            self.process.send_signal(signal.SIGUSR1)
-        time.sleep(SECONDS_TO_DUMP_STACKS)
+        self.process.dump_stacks()
 
     def end(self, patience: float = 0.0) -> int:
         """End the worker and all it has started; return its exit code, negative for a signal.
@@ -81,11 +70,7 @@ class Slot:
         `patience`: seconds for a worker that is about to end by itself.
         """
         assert self.process
-        with suppress(subprocess.TimeoutExpired):
-            self.process.wait(patience)
-        with suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        code = self.process.wait()
+        code = self.process.end(patience)
         if self.channel:
             self.channel.close()
         self.process, self.channel, self.ready = None, None, False
