@@ -25,7 +25,7 @@ from lorasweep.study.proposal import check_sampler
 from lorasweep.study.reading import DONE, SESSION
 from lorasweep.study.requests import forget_stops
 from lorasweep.study.signals import undisturbed
-from lorasweep.study.slots import Slot, build_slots, ending
+from lorasweep.study.slots import Slot, build_slots, ending, idle_gpus
 from lorasweep.study.store import Store
 from lorasweep.study.view import View
 
@@ -48,11 +48,13 @@ def run_session(
     """
     check_sampler(definition.settings)
     determinism.prepare(definition.compose({}).run.get("deterministic", False))  # workers inherit it
-    slots = build_slots(definition.settings.slots, definition.objective, definition.folder / "workers")
+    slots = build_slots(definition.settings, definition.objective, definition.folder / "workers")
     try:
         with _claimed(definition), _opened(definition) as store, ending(slots):
             _check_definition(definition, store)
             view.begin(len(slots))
+            if definition.settings.gpus_per_trial > 1 and (idle := idle_gpus(definition.settings)):
+                view.say(f"GPU {', '.join(idle)} is left over: no trial takes it")
             facts = _checked(definition, slots[0])
             _check_facts(definition, store, facts)
             opening(store)

@@ -56,7 +56,10 @@ class Settings:
     """Share of a trial's supervised tokens before which it is left alone; the first rung of asha."""
     reduction_factor: int = number(3, least=2)
     slots: int | None = number(None, least=1)
-    """Trials at the same time. Null: one per visible GPU, one without any."""
+    """Trials at the same time. Null: one per visible GPU, or per `gpus_per_trial` of them; one without any."""
+    gpus_per_trial: int = number(1, least=1)
+    """GPUs that train a trial together, with a process on each, as torchrun trains a run; `train.batch_size` are the
+    rows of a pass in all of them. Without any GPU as many processes share the CPU."""
     fresh_process: bool = False
     """Whether every trial gets a process of its own instead of a warm worker that keeps the base."""
     storage: str | None = None

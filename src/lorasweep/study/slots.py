@@ -14,7 +14,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lorasweep.rules import Problem, UserError
 from lorasweep.study.channel import Channel, Message
+from lorasweep.study.settings import Settings
 
 SECONDS_TO_DUMP_STACKS = 1.0
 
@@ -36,7 +38,10 @@ class Slot:
     log: Path
     objective: str
     gpu: str | None = None
+    """The GPUs that the slot sees, as CUDA_VISIBLE_DEVICES has them; each of its processes takes one."""
     threads: int | None = None
+    processes: int = 1
+    """That train a trial together, a GPU each."""
     process: subprocess.Popen[bytes] | None = None
     channel: Channel | None = None
     ready: bool = False
@@ -46,8 +51,8 @@ class Slot:
     def start(self) -> None:
         """Start a worker in a process group of its own."""
         ours, theirs = socket.socketpair()
-        arguments = [str(theirs.fileno()), self.objective, str(os.getpid())]
-        command = [sys.executable, "-m", "lorasweep.study.worker", *arguments]
+        arguments = [str(theirs.fileno()), self.objective, str(os.getpid()), str(self.processes)]
+        command = [sys.executable, "-m", "lorasweep.study.serving", *arguments]
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(
@@ -111,16 +116,28 @@ def ending(slots: list[Slot]) -> Iterator[None]:
                 slot.end()
 
 
-def count_slots(asked: int | None) -> int:
-    """Return how many trials run at the same time: as many as are asked for, or one per visible GPU."""
-    return asked or max(1, len(visible_gpus()))
+def count_slots(settings: Settings) -> int:
+    """Return how many trials run at the same time: as many as are asked for, or as there are GPUs for."""
+    return settings.slots or max(1, len(visible_gpus()) // settings.gpus_per_trial)
 
 
-def build_slots(count: int | None, objective: str, folder: Path) -> list[Slot]:
-    """Return the slots of a study: one per visible GPU unless a number is given, then shared evenly."""
-    gpus, count = visible_gpus(), count_slots(count)
-    threads = max(1, len(os.sched_getaffinity(0)) // count) if count > 1 else None
+def idle_gpus(settings: Settings) -> list[str]:
+    """Return the visible GPUs that no slot takes."""
+    return visible_gpus()[count_slots(settings) * settings.gpus_per_trial :]
+
+
+def build_slots(settings: Settings, objective: str, folder: Path) -> list[Slot]:
+    """Return the slots of a study, among which the visible GPUs are divided; with more slots they are shared evenly.
+
+    Raises UserError if there are GPUs, but fewer than a trial is to take.
+    """
+    gpus, count, size = visible_gpus(), count_slots(settings), settings.gpus_per_trial
+    if gpus and size > len(gpus):
+        allowed = f"at most {len(gpus)}, the visible GPUs, of which each process of a trial takes one"
+        raise UserError(Problem("hydra.sweeper.gpus_per_trial", size, allowed))
+    threads = max(1, len(os.sched_getaffinity(0)) // (count * size)) if count * size > 1 else None
     return [
-        Slot(index, folder / f"slot-{index}.log", objective, gpus[index % len(gpus)] if gpus else None, threads)
+        Slot(index, folder / f"slot-{index}.log", objective, ",".join(own) if gpus else None, threads, size)
         for index in range(count)
+        for own in [[gpus[(index * size + rank) % len(gpus)] for rank in range(size)] if gpus else []]
     ]
