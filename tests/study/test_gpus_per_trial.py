@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -21,7 +22,7 @@ from lorasweep.study.settings import Settings
 from lorasweep.study.slots import build_slots, count_slots, idle_gpus
 from lorasweep.study.worker import Job, Outcome, Reporter
 from tests.conftest import ROOT, command, problems
-from tests.study.sessions import log_of, processes_of, run, trials_of, until
+from tests.study.sessions import launch, log_of, processes_of, run, trials_of, until
 from tests.study.toy import happen, toy
 
 PATIENCE = 300.0
@@ -47,11 +48,12 @@ class Together:
             print(f"processes {pids[0]} {pids[1]} on {group.exchange(os.environ.get('CUDA_VISIBLE_DEVICES'))}")
         else:
             group.exchange(os.environ.get("CUDA_VISIBLE_DEVICES"))
-        for step in range(1, 5):
+        steps = study["long"] or 4
+        for step in range(1, steps + 1):
             time.sleep(study["seconds"])
             if group.any(reporter.stopping()):
                 raise Interrupted
-            reporter.progress(step, 4)
+            reporter.progress(step, steps)
             if step == 2 and not group.is_first:
                 happen(study["faults"].get(str(job.number), ""), job.folder)
         return Outcome(State.COMPLETE, [job.run["x"]])
@@ -153,6 +155,33 @@ def test_what_ends_a_sibling_is_what_ended_the_trial_and_the_next_has_other_proc
         assert "process 1 of 2: RuntimeError: something is broken" in log_of(folder, 1)
     if fault == "hang":
         assert "in happen" in log_of(folder, 1)
+
+
+@pytest.mark.slow
+def test_a_study_that_is_stopped_stops_all_processes_of_its_trials(tmp_path: Path) -> None:
+    folder = tmp_path / "study"
+    endless = {"seconds": 0.05, "study": {"long": 100_000}}
+    options = {"slots": 1, "gpus_per_trial": 2, "objective": f"{__name__}:Together", **endless}
+    session = launch(folder, {"TOY": str(folder)}, **options)
+    until(lambda: (folder / "trials/0/log.txt").exists() and "processes" in log_of(folder, 0), PATIENCE)
+    assert len(processes_of(folder)) >= 3  # the controller, the worker, its sibling
+    session.send_signal(signal.SIGTERM)
+    output, _ = session.communicate(timeout=PATIENCE)
+    assert session.returncode == os.EX_TEMPFAIL, output
+    assert [trial.state for trial in trials_of(folder)] == [State.INTERRUPTED]
+    until(lambda: not processes_of(folder), PATIENCE)
+
+
+@pytest.mark.slow
+def test_a_study_that_is_killed_leaves_no_process(tmp_path: Path) -> None:
+    folder = tmp_path / "study"
+    endless = {"seconds": 0.05, "study": {"long": 100_000}}
+    options = {"slots": 1, "gpus_per_trial": 2, "objective": f"{__name__}:Together", **endless}
+    session = launch(folder, {"TOY": str(folder)}, **options)
+    until(lambda: (folder / "trials/0/log.txt").exists() and "processes" in log_of(folder, 0), PATIENCE)
+    session.kill()
+    session.communicate(timeout=PATIENCE)
+    until(lambda: not processes_of(folder), PATIENCE)
 
 
 def adapter_of(folder: Path) -> str:

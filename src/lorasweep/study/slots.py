@@ -14,6 +14,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
+
 from lorasweep.rules import Problem, UserError
 from lorasweep.study.channel import Channel, Message
 from lorasweep.study.settings import Settings
@@ -74,11 +76,12 @@ class Slot:
             self.channel.send(message)
 
     def dump_stacks(self) -> None:
-        """Have the worker write where each of its threads is into its log."""
+        """Have the worker, and then each sibling, write where each of its threads is into its log."""
         assert self.process
-        with suppress(ProcessLookupError):
-            self.process.send_signal(signal.SIGUSR1)
-        time.sleep(SECONDS_TO_DUMP_STACKS)
+        for pid in (self.process.pid, *self._siblings()):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGUSR1)
+            time.sleep(SECONDS_TO_DUMP_STACKS / self.processes)
 
     def end(self, patience: float = 0.0) -> int:
         """End the worker and all it has started; return its exit code, negative for a signal.
@@ -95,6 +98,16 @@ class Slot:
             self.channel.close()
         self.process, self.channel, self.ready = None, None, False
         return code
+
+    def _siblings(self) -> list[int]:
+        """Return the processes that train with the worker, the first that it has started in its process group."""
+        if not self.process or self.processes == 1:
+            return []
+        worker = self.process.pid
+        with suppress(psutil.Error, ProcessLookupError):
+            children = sorted(psutil.Process(worker).children(), key=lambda child: child.create_time())
+            return [child.pid for child in children if os.getpgid(child.pid) == worker][: self.processes - 1]
+        return []
 
     def _environment(self) -> dict[str, str]:
         environment = dict(os.environ)
