@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from lorasweep.study.outcomes import State
+from lorasweep.study.settings import Settings
 from lorasweep.study.slots import build_slots, visible_gpus
 from tests.study.sessions import finished, log_of, process_of
 
@@ -29,11 +30,11 @@ def test_the_gpus_of_a_study_are_those_that_cuda_sees(given: str, gpus: list[str
 
 def test_slots_share_gpus_evenly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
-    assert [slot.gpu for slot in build_slots(None, "toy", tmp_path)] == ["4", "7"]
-    assert Counter(slot.gpu for slot in build_slots(6, "toy", tmp_path)) == {"4": 3, "7": 3}
+    assert [slot.gpu for slot in build_slots(Settings(), "toy", tmp_path)] == ["4", "7"]
+    assert Counter(slot.gpu for slot in build_slots(Settings(slots=6), "toy", tmp_path)) == {"4": 3, "7": 3}
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert [slot.gpu for slot in build_slots(None, "toy", tmp_path)] == [None]
-    assert [slot.gpu for slot in build_slots(3, "toy", tmp_path)] == [None] * 3
+    assert [slot.gpu for slot in build_slots(Settings(), "toy", tmp_path)] == [None]
+    assert [slot.gpu for slot in build_slots(Settings(slots=3), "toy", tmp_path)] == [None] * 3
 
 
 def test_trials_see_the_gpu_of_their_slot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,6 +31,7 @@ from lorasweep.compose.overrides import Overrides
 from lorasweep.compose.spaces import as_overrides
 from lorasweep.compose.study import read_search, tried_values, value_at
 from lorasweep.conflicts import conflicts
+from lorasweep.processes.launched import undivided
 from lorasweep.rules import MISSING, Problem, UserError, build, check
 from lorasweep.study import comparability, objectives
 from lorasweep.study.space import Choice, Space
@@ -109,6 +110,7 @@ class Composition:
                 for problem in self.overrides.value_problems(other, value):
                     yield replace(problem, source=f"hydra.sweeper.only_if.{key}")
         yield from comparability.problems(search.space, self.run, search.settings.pruner)
+        yield from undivided(self.run, search.settings.gpus_per_trial)
         yield from objectives.problems(search.settings.objectives, self.run)
         for point in search.settings.enqueue:
             yield from self._enqueued_problems(point)

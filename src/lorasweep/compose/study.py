@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from lorasweep.compose.spaces import as_overrides, read_params, read_sweep
 from lorasweep.conflicts import conflicts
+from lorasweep.processes.launched import undivided
 from lorasweep.rules import MISSING, Problem, UserError, build, check, nearest
 from lorasweep.schema import SECTIONS, Run
 from lorasweep.study import settings as study_settings
@@ -138,6 +139,8 @@ class Composer:
         parsed = OverridesParser.create().parse_overrides(overrides)
         self.fixed = [str(item.input_line) for item in parsed if not item.is_sweep_override()]
         self.name: str | None = None
+        self.processes = 1
+        """That train a run together."""
         self._bases: dict[tuple[str, ...], tuple[DictConfig, dict[str, str]]] = {}
 
     def __call__(self, point: Point) -> Composed:
@@ -155,7 +158,7 @@ class Composer:
             raise UserError(Problem("config", MISSING, str(error).splitlines()[0])) from None
         assert isinstance(run, Run)
         run.study = self.name or run.study
-        if problems := [*check(asdict(run), Run), *conflicts(run)]:
+        if problems := [*check(asdict(run), Run), *conflicts(run), *undivided(run, self.processes)]:
             raise UserError(problems)
         varied = as_overrides(point)
         return Composed(asdict(run), [*self.fixed, *varied], varied, config_key(run), choices)
@@ -218,7 +221,7 @@ def define(sweeper: Mapping[str, Any], loader: ConfigLoader, master: DictConfig,
         raise UserError(search.problems)
     composer = Composer(loader, master, arguments, groups)
     folder = Path(str(master.hydra.sweep.dir)).absolute()
-    composer.name = folder.name
+    composer.name, composer.processes = folder.name, search.settings.gpus_per_trial
     return Definition(folder.name, folder, search.settings, search.space, composer, taken_out=search.taken_out)
 
 

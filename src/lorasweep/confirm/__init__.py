@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
@@ -40,12 +40,12 @@ def confirm(study: Path, top: int, seeds: int, slots: int | None, storage: str |
     store = open_store(study, storage)
     try:
         chosen, directions = _chosen(store, study, top), store.directions
-        objectives = store.attributes.get("definition", {}).get("hydra.sweeper.objectives", ["objective"])
+        settled = store.attributes.get("definition", {})
     finally:
         store.close()
     first = as_recorded(trial_folder(study, chosen[0].number))
     new_seeds = [first.train.seed + offset for offset in range(1, seeds + 1)]
-    definition = _definition(study, chosen, new_seeds, slots, objectives, directions)
+    definition = _definition(study, chosen, new_seeds, slots, settled, directions)
     with followed(definition, view) as followed_view:
         reason = run_session(definition, followed_view)
     if reason:
@@ -101,7 +101,7 @@ def _definition(
     chosen: Sequence[Trial],
     seeds: Sequence[int],
     slots: int | None,
-    objectives: list[str],
+    settled: Mapping[str, Any],
     directions: list[Direction],
 ) -> Definition:
     name = f"{study.name}_{FOLDER}"
@@ -117,9 +117,10 @@ def _definition(
     settings = Settings(
         sampler="list",
         enqueue=[{"trial": trial.number, "train.seed": seed} for trial in chosen for seed in seeds],
-        objectives=objectives,
+        objectives=settled.get("hydra.sweeper.objectives", ["objective"]),
         direction=directions,
         slots=slots,
+        gpus_per_trial=settled.get("hydra.sweeper.gpus_per_trial", 1),
         keep_adapters=None,
         max_failures=None,
     )

@@ -6,6 +6,7 @@ import os
 import socket
 import time
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from lorasweep.processes.peers import Peers
@@ -13,6 +14,7 @@ from lorasweep.processes.share import Share
 
 if TYPE_CHECKING:
     import torch
+    from torch.distributed import Store  # type: ignore[attr-defined]
 
     from lorasweep.device import Device
 
@@ -20,6 +22,8 @@ T = TypeVar("T")
 SECONDS_TO_HEAR = 10.0
 """How long after a failed sum its cause, that another process has ended, can take to be heard of."""
 LONGEST_NAP = 1e-3
+PATIENCE = timedelta(hours=12)
+"""How long a sum may wait for a process that is there: one may evaluate, or compile, for long."""
 
 
 class Group:
@@ -68,9 +72,19 @@ class Group:
 class Processes(Group):
     """Several processes, which speak through their connections and add up through torch's process group."""
 
-    def __init__(self, peers: Peers, backend: str) -> None:
+    def __init__(self, peers: Peers, backend: str = "") -> None:
         super().__init__(peers.share)
         self.peers, self.backend = peers, backend
+
+    def connect(self, store: Store) -> None:
+        """Make torch's process group; call it in all processes, each of which has its GPU."""
+        import torch
+        import torch.distributed as dist
+
+        os.environ["TORCH_NCCL_ASYNC_ERROR_HANDLING"] = "0"  # it would abort whoever is still to say what has happened
+        self.backend = "nccl" if torch.cuda.is_available() else "gloo"
+        rank, size = self.share.rank, self.size
+        dist.init_process_group(self.backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
 
     def exchange(self, value: T) -> list[T]:
         """Return what every process gives, by rank; raises PeerEnded once one has ended."""

@@ -68,9 +68,15 @@ def launched(environment: Mapping[str, str] = os.environ) -> Launched | None:
 
 def claim_gpu() -> None:
     """Have this process see its own GPU alone, so that it is the first for all libraries; before torch is imported."""
-    visible, local = _visible(os.environ), _number(os.environ, "LOCAL_RANK", 0)
-    if count() > 1 and local < len(visible):
-        os.environ[GPUS] = visible[local]
+    if count() > 1:
+        take_gpu(_number(os.environ, "LOCAL_RANK", 0))
+
+
+def take_gpu(number: int) -> None:
+    """Have this process see that one alone of the GPUs it sees; before torch is imported."""
+    visible = _visible(os.environ)
+    if number < len(visible):
+        os.environ[GPUS] = visible[number]
 
 
 def forget() -> None:
@@ -96,11 +102,13 @@ def problems(run: Run, is_study: bool, environment: Mapping[str, str] = os.envir
     visible, local = _visible(environment), _number(environment, "LOCAL_WORLD_SIZE", 1)
     if visible and local > len(visible):
         yield Problem("--nproc-per-node", local, f"at most {len(visible)}, the visible GPUs: each process takes one")
-    yield from _undivided(run, size)
+    yield from undivided(run, size)
 
 
-def _undivided(run: Run, size: int) -> Iterator[Problem]:
-    """Yield the options whose work is not divided among so many processes."""
+def undivided(run: Run, size: int) -> Iterator[Problem]:
+    """Yield the options whose work is not divided among so many processes; of one alone there are none."""
+    if size == 1:
+        return
     if run.train.batch_size % size:
         allowed = f"a multiple of {size}, the number of processes, which divide the rows of a pass among them"
         yield Problem("train.batch_size", run.train.batch_size, allowed, str(-(-run.train.batch_size // size) * size))

@@ -29,6 +29,16 @@ def meet(launched: Launched) -> tuple[Peers, Store]:
     return Peers(share, _listen(launched, known) if share.is_first else {0: _call(launched, known)}), known
 
 
+def store_of(peers: Peers) -> Store:
+    """Return a store for a process group of processes of this machine that are connected already."""
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
+    share, patience, here = peers.share, timedelta(seconds=SECONDS), "127.0.0.1"
+    own = TCPStore(here, 0, share.size, True, patience, wait_for_workers=False) if share.is_first else None
+    port = peers.exchange(own.port if own else 0)[0]
+    return own or TCPStore(here, port, share.size, False, patience)
+
+
 def _listen(launched: Launched, store: Store) -> dict[int, socket.socket]:
     """Return a connection to every other process; who does not know the word is sent away."""
     word = secrets.token_hex(16)

@@ -128,6 +128,8 @@ class Peers:
 def kept_alive(connection: socket.socket) -> socket.socket:
     """Have a connection notice that the machine at its other end is gone, and send what it is given at once."""
     connection.settimeout(None)
+    if connection.family == socket.AF_UNIX:  # of one machine
+        return connection
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in KEEPALIVE.items():

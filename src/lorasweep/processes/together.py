@@ -11,7 +11,6 @@ import sys
 import traceback
 from collections.abc import Callable
 from dataclasses import asdict
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,9 +27,6 @@ from lorasweep.schema import Run
 
 if TYPE_CHECKING:
     from lorasweep.ending import Result
-
-PATIENCE = timedelta(hours=12)
-"""How long a sum may wait for a process that is there: one may evaluate, or compile, for long."""
 
 
 def run_together(run: Run, lead: Callable[[], object]) -> None:
@@ -66,14 +62,10 @@ def _taken(values: dict[str, dict[str, object]]) -> tuple[Run, Launch]:
 
 
 def _join(given: Launched) -> Processes:
-    import torch
-    import torch.distributed as dist
-
-    os.environ["TORCH_NCCL_ASYNC_ERROR_HANDLING"] = "0"  # it would abort whoever is still to say what has happened
     peers, store = meet(given)
-    backend = "nccl" if torch.cuda.is_available() else "gloo"
-    dist.init_process_group(backend, store=store, rank=given.share.rank, world_size=given.share.size, timeout=PATIENCE)
-    return Processes(peers, backend)
+    joined = Processes(peers)
+    joined.connect(store)
+    return joined
 
 
 def _lead(lead: Callable[[], object]) -> End:

@@ -13,6 +13,11 @@ from lorasweep.study.space import Choice, Point, Space, dimension_of
 
 FREE = ("tracking", "verbosity", "name", "study", "resume", "resume_anyway")
 """Sections of a config that change nothing about what is trained and measured."""
+LASTING = (
+    "sampler", "sampler_kwargs", "seed", "objectives", "pruner", "prune_after", "reduction_factor", "gpus_per_trial",
+)  # fmt: skip
+"""Settings that all sessions share: what is tried, how it is judged, and the processes that train it, as each has a
+dropout of its own and sums are rounded in another order."""
 COSTS = ("memory/", "train/seconds", "evaluation/seconds", "seconds", "adapter/")
 
 
@@ -84,7 +89,7 @@ class Definition:
             f"only_if.{key}": {other: list(values) for other, values in asked.items()}
             for key, asked in self.space.only_if.items()
         }
-        for name in ("sampler", "sampler_kwargs", "seed", "objectives", "pruner", "prune_after", "reduction_factor"):
+        for name in LASTING:
             facts[f"hydra.sweeper.{name}"] = getattr(settings, name)
         facts["hydra.sweeper.direction"] = self.directions()
         varied = {dimension.key for dimension in self.space}

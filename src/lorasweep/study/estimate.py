@@ -97,8 +97,13 @@ def _timing(definition: Definition, folder: Path) -> Definition:
         evaluation = {**composed.run["evaluation"], "times": 0}
         return replace(composed, run={**composed.run, "tracking": tracking, "evaluation": evaluation})
 
+    asked = definition.settings
     settings = Settings(
-        sampler="list", enqueue=[{}], slots=definition.settings.slots, hang_timeout=definition.settings.hang_timeout
+        sampler="list",
+        enqueue=[{}],
+        slots=asked.slots,
+        gpus_per_trial=asked.gpus_per_trial,
+        hang_timeout=asked.hang_timeout,
     )
     return Definition("timing", folder, settings, Space(()), compose, OBJECTIVE)
 
@@ -118,7 +123,7 @@ def words(
     definition: Definition, remaining: int | None, finished: Sequence[Trial], speed: Speed | None
 ) -> Iterator[str]:
     """Yield what `show` prints."""
-    slots = count_slots(definition.settings.slots)
+    slots = count_slots(definition.settings)
     times = [float(trial.facts["seconds_in_slot"]) for trial in finished if "seconds_in_slot" in trial.facts]
     if times and remaining is not None:
         rest = duration(fmean(times) * remaining / slots)
@@ -163,5 +168,5 @@ def _caveats(definition: Definition, slots: int) -> Iterator[str]:
         yield "Other values may take more or less time."
     if definition.settings.pruner != "none":
         yield f"What {definition.settings.pruner} ends early takes less."
-    if slots > max(1, len(visible_gpus())):
+    if slots * definition.settings.gpus_per_trial > max(1, len(visible_gpus())):
         yield "It was timed alone; trials that share a device slow each other down."

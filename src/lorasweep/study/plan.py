@@ -149,7 +149,7 @@ def show(plan: Plan) -> None:
     for line in taken_out(definition):
         console.print(Text(f"  {line}", style="dim"))
     size = plan.combinations
-    slots = count_slots(settings.slots)
+    slots = count_slots(settings)
     together = "one at a time" if slots == 1 else f"{slots} at a time"
     combinations = f"{size:,} combinations" if size else "more combinations than can be counted"
     total = f"{plan.total:,} trials" if plan.total else "trials without end"

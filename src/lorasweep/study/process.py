@@ -13,6 +13,8 @@ from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Protocol
 
+import psutil
+
 SECONDS_TO_DUMP_STACKS = 1.0
 
 
@@ -40,10 +42,16 @@ class LocalProcess:
     """A worker in a process group of its own on this host, which dies with the process that started it."""
 
     def __init__(
-        self, objective: str, end: socket.socket, log: Path | None = None, environment: Mapping[str, str] = os.environ
+        self,
+        objective: str,
+        end: socket.socket,
+        log: Path | None = None,
+        environment: Mapping[str, str] = os.environ,
+        processes: int = 1,
     ) -> None:
-        arguments = [str(end.fileno()), objective, str(os.getpid())]
-        command = [sys.executable, "-m", "lorasweep.study.worker", *arguments]
+        self.processes = processes
+        arguments = [str(end.fileno()), objective, str(os.getpid()), str(processes)]
+        command = [sys.executable, "-m", "lorasweep.study.serving", *arguments]
         with open(log, "ab") if log else nullcontext() as output:
             self.process = subprocess.Popen(
                 command,
@@ -56,10 +64,11 @@ class LocalProcess:
             )
 
     def dump_stacks(self) -> None:
-        """Send the signal on which the worker does, and give it the time."""
-        with suppress(ProcessLookupError):
-            self.process.send_signal(signal.SIGUSR1)
-        time.sleep(SECONDS_TO_DUMP_STACKS)
+        """Send the signal on which the worker does, then to each sibling, and give them the time."""
+        for pid in (self.process.pid, *self._siblings()):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGUSR1)
+            time.sleep(SECONDS_TO_DUMP_STACKS / self.processes)
 
     def end(self, patience: float) -> int:
         """End the whole group."""
@@ -68,3 +77,13 @@ class LocalProcess:
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         return self.process.wait()
+
+    def _siblings(self) -> list[int]:
+        """Return the processes that train with the worker, the first that it has started in its process group."""
+        if self.processes == 1:
+            return []
+        worker = self.process.pid
+        with suppress(psutil.Error, ProcessLookupError):
+            children = sorted(psutil.Process(worker).children(), key=lambda child: child.create_time())
+            return [child.pid for child in children if os.getpgid(child.pid) == worker][: self.processes - 1]
+        return []

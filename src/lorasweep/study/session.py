@@ -26,7 +26,7 @@ from lorasweep.study.proposal import check_sampler
 from lorasweep.study.reading import DONE, SESSION
 from lorasweep.study.requests import forget_stops
 from lorasweep.study.signals import undisturbed
-from lorasweep.study.slots import Slot, build_slots, ending
+from lorasweep.study.slots import Slot, build_slots, ending, idle_gpus
 from lorasweep.study.store import Store
 from lorasweep.study.view import View
 
@@ -56,6 +56,8 @@ def run_session(
         with _claimed(definition), _opened(definition) as store, ending(slots):
             _check_definition(definition, store)
             view.begin(len(slots))
+            if definition.settings.gpus_per_trial > 1 and (idle := idle_gpus(definition.settings)):
+                view.say(f"GPU {', '.join(idle)} is left over: no trial takes it")
             facts = _checked(definition, slots[0])
             _check_facts(definition, store, facts)
             opening(store)
@@ -70,7 +72,10 @@ def run_session(
 def _slots(definition: Definition) -> list[Slot]:
     settings, folder = definition.settings, definition.folder / "workers"
     if not settings.cluster:
-        return build_slots(settings.slots, definition.objective, folder)
+        return build_slots(settings, definition.objective, folder)
+    if settings.gpus_per_trial > 1:
+        allowed = "1 with hydra.sweeper.cluster: a job brings one process"
+        raise UserError(Problem("hydra.sweeper.gpus_per_trial", settings.gpus_per_trial, allowed))
     assert settings.slots
     return build_cluster_slots(settings.slots, definition.objective, folder, settings.cluster, settings.cluster_options)
 

@@ -57,13 +57,16 @@ class Settings:
     """Share of a trial's supervised tokens before which it is left alone; the first rung of asha."""
     reduction_factor: int = number(3, least=2)
     slots: int | None = number(None, least=1)
-    """Trials at the same time. Null: one per visible GPU, one without any."""
+    """Trials at the same time. Null: one per visible GPU, or per `gpus_per_trial` of them; one without any."""
     cluster: str | None = choice(None, *CLUSTERS)
     """Where slots are. Null: processes of this host. slurm: each is a job. local: each is a process that is started,
     reached and warned as a job is, to try that out on one host."""
     cluster_options: dict[str, Any] = field(default_factory=dict)
     """What a slot's job asks for, as submitit names it: partition, timeout_min, gpus_per_node, cpus_per_task, mem_gb,
     account, qos, additional_parameters and others."""
+    gpus_per_trial: int = number(1, least=1)
+    """GPUs that train a trial together, with a process on each, as torchrun trains a run; `train.batch_size` are the
+    rows of a pass in all of them. Without any GPU as many processes share the CPU."""
     fresh_process: bool = False
     """Whether every trial gets a process of its own instead of a warm worker that keeps the base."""
     storage: str | None = None

@@ -11,8 +11,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lorasweep.rules import Problem, UserError
 from lorasweep.study.channel import Channel, Message
 from lorasweep.study.process import LocalProcess, Place, Process
+from lorasweep.study.settings import Settings
 
 
 def visible_gpus(environment: Mapping[str, str] = os.environ) -> list[str]:
@@ -33,7 +35,10 @@ class Slot:
     """Where a worker without a trial writes; on a cluster a folder."""
     objective: str
     gpu: str | None = None
+    """The GPUs that the slot sees, as CUDA_VISIBLE_DEVICES has them; each of its processes takes one."""
     threads: int | None = None
+    processes: int = 1
+    """That train a trial together, a GPU each."""
     place: Place | None = None
     """Where workers run; None: here."""
     process: Process | None = None
@@ -50,7 +55,7 @@ class Slot:
             if self.place:
                 self.process = self.place.start(self.objective, theirs)
             else:
-                self.process = LocalProcess(self.objective, theirs, self.log, self._environment())
+                self.process = LocalProcess(self.objective, theirs, self.log, self._environment(), self.processes)
         self.channel, self.ready, self.heard = Channel(ours), False, time.monotonic()
 
     def send(self, message: Message) -> None:
@@ -60,7 +65,7 @@ class Slot:
             self.channel.send(message)
 
     def dump_stacks(self) -> None:
-        """Have the worker write where each of its threads is into its log."""
+        """Have the worker, and then each sibling, write where each of its threads is into its log."""
         assert self.process
         self.process.dump_stacks()
 
@@ -96,16 +101,28 @@ def ending(slots: list[Slot]) -> Iterator[None]:
                 slot.end()
 
 
-def count_slots(asked: int | None) -> int:
-    """Return how many trials run at the same time: as many as are asked for, or one per visible GPU."""
-    return asked or max(1, len(visible_gpus()))
+def count_slots(settings: Settings) -> int:
+    """Return how many trials run at the same time: as many as are asked for, or as there are GPUs for."""
+    return settings.slots or max(1, len(visible_gpus()) // settings.gpus_per_trial)
 
 
-def build_slots(count: int | None, objective: str, folder: Path) -> list[Slot]:
-    """Return the slots of a study: one per visible GPU unless a number is given, then shared evenly."""
-    gpus, count = visible_gpus(), count_slots(count)
-    threads = max(1, len(os.sched_getaffinity(0)) // count) if count > 1 else None
+def idle_gpus(settings: Settings) -> list[str]:
+    """Return the visible GPUs that no slot takes."""
+    return visible_gpus()[count_slots(settings) * settings.gpus_per_trial :]
+
+
+def build_slots(settings: Settings, objective: str, folder: Path) -> list[Slot]:
+    """Return the slots of a study, among which the visible GPUs are divided; with more slots they are shared evenly.
+
+    Raises UserError if there are GPUs, but fewer than a trial is to take.
+    """
+    gpus, count, size = visible_gpus(), count_slots(settings), settings.gpus_per_trial
+    if gpus and size > len(gpus):
+        allowed = f"at most {len(gpus)}, the visible GPUs, of which each process of a trial takes one"
+        raise UserError(Problem("hydra.sweeper.gpus_per_trial", size, allowed))
+    threads = max(1, len(os.sched_getaffinity(0)) // (count * size)) if count * size > 1 else None
     return [
-        Slot(index, folder / f"slot-{index}.log", objective, gpus[index % len(gpus)] if gpus else None, threads)
+        Slot(index, folder / f"slot-{index}.log", objective, ",".join(own) if gpus else None, threads, size)
         for index in range(count)
+        for own in [[gpus[(index * size + rank) % len(gpus)] for rank in range(size)] if gpus else []]
     ]

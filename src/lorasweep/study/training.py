@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from typing import Any
 
@@ -16,6 +16,8 @@ from lorasweep.inputs import Inputs, prepare
 from lorasweep.library_logs import quiet_libraries
 from lorasweep.places import is_run
 from lorasweep.preflight import check_inputs
+from lorasweep.processes.group import Processes, current
+from lorasweep.processes.meeting import store_of
 from lorasweep.record import Launch, slug
 from lorasweep.resident import Resident
 from lorasweep.rules import Problem, UserError, build
@@ -42,6 +44,12 @@ class Warm(Resident):
     last = (0, 1)
     """The last step and their number."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.group = current()
+        if isinstance(self.group, Processes):
+            self.group.connect(store_of(self.group.peers))
+
     def inputs(self, run: Run, prepare: Callable[[], Inputs]) -> Inputs:
         """Return tokenizer and data; rows by the million take their time."""
         with self._at_work():
@@ -64,12 +72,31 @@ class Warm(Resident):
         return self.reporter is not None and self.reporter.stopping()
 
     def report(self, step: int, tokens: int, value: float) -> bool:
-        """Tell the objective; returns whether to go on."""
-        _, total = self.last
-        return self.reporter is None or self.reporter.report(step, tokens, value, round(tokens * total / step))
+        """Tell the objective; returns whether to go on, which the first process alone is told.
 
-    def _at_work(self) -> AbstractContextManager[None]:
-        return self.reporter.at_work() if self.reporter else nullcontext()
+        Raises Interrupted in all processes if that one is to stop.
+        """
+        _, total = self.last
+        goes_on: bool | None = True
+        try:
+            if self.reporter:
+                goes_on = self.reporter.report(step, tokens, value, round(tokens * total / step))
+        except Interrupted:
+            goes_on = None
+        goes_on = self.group.firsts(goes_on)
+        if goes_on is None:
+            raise Interrupted("stopped")
+        return goes_on
+
+    @contextmanager
+    def _at_work(self) -> Iterator[None]:
+        """Give signs of life until all processes have what this one may have kept from the last trial."""
+        if not self.reporter:  # configs are checked, by the first process alone
+            yield
+            return
+        with self.reporter.at_work():
+            yield
+            self.group.exchange(None)
 
 
 class Training:
@@ -112,12 +139,13 @@ class Training:
         """
         self.host.reporter, self.host.runs = reporter, job.lineage.get("runs_of_worker", 1)
         run = build_run(job.run)
-        run.resume = str(job.folder) if is_run(job.folder) else None
+        run.resume = str(job.folder) if self.host.group.firsts(is_run(job.folder)) else None
         run.name = f"{job.number}-{run.name or slug(','.join(job.varied)) or 'baseline'}"
         result = train(run, Launch(job.folder, job.overrides, job.choices, job.lineage), self.host)
         summary = {name: value for name, value in result.summary.items() if isinstance(value, int | float | str)}
         state = STATES.get(result.state, State.FAILED)
-        values = [_value(result, name) for name in job.objectives] if state is State.COMPLETE else None
+        is_complete = state is State.COMPLETE and self.host.group.is_first  # which has all of the summary
+        values = [_value(result, name) for name in job.objectives] if is_complete else None
         return Outcome(state, values, summary, None if state is State.COMPLETE else result.error)
 
     def _facts(self, run: Run) -> dict[str, Any]:

@@ -163,7 +163,8 @@ def _facts(definition: Definition, slots: int) -> Iterator[tuple[str, Text]]:
     total = definition.total()
     pruner = f", {settings.pruner} ends trials early" if settings.pruner != "none" else ""
     several = f", {slots} at the same time" if slots > 1 else ""
-    yield "search", Text(f"{settings.sampler}, {total or 'any number of'} trials{several}{pruner}")
+    shared = f", {settings.gpus_per_trial} processes each" if settings.gpus_per_trial > 1 else ""
+    yield "search", Text(f"{settings.sampler}, {total or 'any number of'} trials{several}{shared}{pruner}")
     goals = zip(definition.directions(), definition.objective_names(), strict=True)
     yield "goal", Text(", ".join(f"{direction} {name}" for direction, name in goals))
     yield "folder", Text(os.path.relpath(definition.folder))

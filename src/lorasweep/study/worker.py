@@ -1,34 +1,20 @@
-"""A slot's process: trains one trial after the other for its controller, and dies with it.
-
-python -m lorasweep.study.worker FD module:factory PID
-"""
+"""What a slot's process and what it trains trials with say to each other, and how it hears its controller."""
 
 from __future__ import annotations
 
-import ctypes
-import errno
-import faulthandler
-import importlib
 import json
 import math
 import os
 import queue
-import select
-import signal
-import socket
-import sys
 import threading
 import time
-import traceback
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from lorasweep.host import Interrupted
-from lorasweep.record import write_json
-from lorasweep.rules import UserError
 from lorasweep.study.channel import Channel, Message
 from lorasweep.study.folder import is_taken
 from lorasweep.study.outcomes import State
@@ -37,7 +23,6 @@ OUTCOME = "outcome.json"
 JOB = ("number", "run", "overrides", "varied", "objectives", "choices", "lineage", "holder")
 SECONDS_BETWEEN_STEPS_TOLD = 0.2
 SECONDS_BETWEEN_SIGNS = 1.0
-PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True)
@@ -58,6 +43,15 @@ class Job:
     """The study, and what this trial is in it."""
     holder: str = ""
     """The controller that the trial belongs to."""
+
+    def message(self) -> Message:
+        """Return it as JSON takes it."""
+        return {**asdict(self), "folder": str(self.folder)}
+
+    @classmethod
+    def of(cls, message: Message) -> Job:
+        """Read what `message` made, or a controller, among other things that it says."""
+        return cls(Path(message["folder"]), **{name: message[name] for name in JOB})
 
 
 @dataclass(frozen=True)
@@ -199,129 +193,5 @@ class Listener:
         os._exit(1)  # without a controller there is nobody to train for
 
 
-def main() -> None:
-    """Serve a controller until it is gone."""
-    end = int(sys.argv[1])
-    _die_with_parent(int(sys.argv[3]))
-    _guard(end)
-    for number in (signal.SIGINT, signal.SIGTERM):  # sent to the whole job, but the controller's to handle
-        signal.signal(number, signal.SIG_IGN)
-    faulthandler.enable()
-    faulthandler.register(signal.SIGUSR1, all_threads=True)
-    listener = Listener(Channel(socket.socket(fileno=end)))
-    module, _, factory = sys.argv[2].partition(":")
-    objective: Objective = getattr(importlib.import_module(module), factory)()
-    listener.channel.send({"event": "ready"})
-    while True:
-        message = listener.jobs.get()
-        if message["do"] == "check":
-            listener.channel.send({"event": "checked", **_checked(objective, message["runs"])})
-            continue
-        job = Job(Path(message.pop("folder")), **{name: message[name] for name in JOB})
-        listener.job = job
-        outcome = _outcome(objective, job, listener)
-        listener.job = None
-        listener.channel.send({"event": "outcome", **outcome, "worn": objective.worn})
-
-
-def _outcome(objective: Objective, job: Job, reporter: Listener) -> Message:
-    """Train a trial with a folder and a log of its own; a full disk is no fault of the trial."""
-    try:
-        job.folder.mkdir(parents=True, exist_ok=True)
-        with open(job.folder / "log.txt", "ab") as log:
-            _print_into(log.fileno())
-        outcome = _trained(objective, job, reporter).message()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        reporter.end_if_taken()
-        write_json(job.folder / OUTCOME, outcome)  # a controller that dies before it hears of it finds it here
-    except OSError as error:
-        if not _is_full_disk(error):
-            raise
-        return Outcome(State.INTERRUPTED, reason=_words(error)).message()
-    return outcome
-
-
-def _checked(objective: Objective, runs: list[dict[str, Any]]) -> Message:
-    try:
-        return objective.check(runs)
-    except Exception:  # a bug: the controller raises it, with this text
-        return {"broken": traceback.format_exc()}
-
-
-def _trained(objective: Objective, job: Job, reporter: Reporter) -> Outcome:
-    """Return the outcome of a trial; text is kept of an exception, never itself: it would keep tensors alive."""
-    try:
-        outcome = objective.train(job, reporter)
-    except Interrupted:
-        return Outcome(State.INTERRUPTED, reason="stopped")
-    except UserError as error:
-        return Outcome(State.FAILED, reason=str(error))
-    except (Exception, SystemExit, KeyboardInterrupt) as error:
-        with suppress(OSError):
-            traceback.print_exc()
-        if _is_full_disk(error):
-            return Outcome(State.INTERRUPTED, reason=_words(error))
-        out_of_memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-        return Outcome(State.OUT_OF_MEMORY if out_of_memory else State.FAILED, reason=_words(error))
-    if outcome.state is State.COMPLETE and not _are_finite(outcome.values, len(job.objectives)):
-        return Outcome(State.FAILED, facts=outcome.facts, reason=f"the objective is {outcome.values}")
-    return outcome
-
-
-def _words(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0][:500]
-
-
-def _is_full_disk(error: BaseException) -> bool:
-    """Tell whether there was no room for a file; libraries in Rust and C++ say so in their own exceptions."""
-    number = getattr(error, "errno", None)
-    return number in (errno.ENOSPC, errno.EDQUOT) or os.strerror(errno.ENOSPC) in str(error)
-
-
-def _are_finite(values: object, count: int) -> bool:
-    return (
-        isinstance(values, list)
-        and len(values) == count
-        and all(isinstance(value, int | float) and math.isfinite(value) for value in values)
-    )
-
-
 def _is_odd(value: object) -> bool:
     return isinstance(value, float) and not math.isfinite(value)
-
-
-def _print_into(descriptor: int) -> None:
-    """Send whatever is printed, by libraries in C too, to a file."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os.dup2(descriptor, 1)
-    os.dup2(descriptor, 2)
-
-
-def _guard(end: int) -> None:
-    """Leave a process behind that ends all this one has started when it is gone, however it went.
-
-    Processes forked by a data loader outlive a killed worker otherwise, and hold its end of the conversation open.
-    """
-    group, worker = os.getpgrp(), os.pidfd_open(os.getpid())
-    if os.fork():
-        os.close(worker)
-        return
-    os.setsid()
-    os.close(end)
-    select.select([worker], [], [])
-    with suppress(ProcessLookupError):
-        os.killpg(group, signal.SIGKILL)
-    os._exit(0)
-
-
-def _die_with_parent(parent: int) -> None:
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)
-
-
-if __name__ == "__main__":
-    # the module that objectives import, not a second one of the same file
-    importlib.import_module("lorasweep.study.worker").main()
