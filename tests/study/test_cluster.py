@@ -18,6 +18,7 @@ from lorasweep.study.cluster import SlurmJob, check_cluster
 from lorasweep.study.line import Address, accept, connect, listen
 from lorasweep.study.outcomes import State
 from lorasweep.study.remote import RemoteProcess
+from lorasweep.study.settings import Settings, conflicts
 from tests.study.sessions import finished, processes_of, refusal, run, trials_of, until
 from tests.study.stopping import PREEMPTED
 from tests.study.test_going_on import TRAINING, results, session
@@ -158,6 +159,18 @@ def test_options_that_no_job_can_have_are_refused(options: dict, key: str, neare
     (problem,) = caught.value.problems
     assert problem.key == f"hydra.sweeper.cluster_options.{key}"
     assert nearest in (None, problem.nearest)
+
+
+@pytest.mark.parametrize(
+    ("given", "key"),
+    [
+        ({"cluster": "local"}, "hydra.sweeper.slots"),
+        ({"cluster_options": {"timeout_min": 9}}, "hydra.sweeper.cluster_options"),
+    ],
+)
+def test_jobs_need_a_number_and_options_need_a_cluster(given: dict, key: str) -> None:
+    assert [problem.key for problem in conflicts(Settings(**given))] == [key]
+    assert not list(conflicts(Settings(slots=2, **{"cluster": "slurm", **given})))
 
 
 def test_without_slurm_or_submitit_it_is_said_what_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -189,6 +189,31 @@ def adapter_of(folder: Path) -> str:
 
 
 @pytest.mark.slow
+def test_a_trial_that_is_stopped_goes_on_to_the_adapter_it_would_have_had(tmp_path: Path) -> None:
+    one = [item for item in STUDY if not item.startswith("lora.r=")]
+    overrides = [*one, "train.max_steps=120", "train.save_every=50", "verbosity=quiet", "hydra.sweep.dir=study"]
+    overrides = [item for item in overrides if not item.startswith("study=")]
+    (tmp_path / "through").mkdir()
+    through = command(*overrides, cwd=tmp_path / "through", OMP_NUM_THREADS="1")
+    assert through.returncode == 0, through.stderr
+    session = subprocess.Popen(
+        [sys.executable, str(ROOT / "train.py"), *overrides], cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    trial = tmp_path / "study" / "trials" / "0"
+    until(
+        lambda: (trial / "metrics.jsonl").exists() and "train/loss" in (trial / "metrics.jsonl").read_text(), PATIENCE
+    )
+    session.send_signal(signal.SIGTERM)
+    output, _ = session.communicate(timeout=PATIENCE)
+    assert session.returncode == os.EX_TEMPFAIL, output
+    assert json.loads((trial / "summary.json").read_text())["state"] == "interrupted"
+    again = command(*overrides, cwd=tmp_path, OMP_NUM_THREADS="1")
+    assert again.returncode == 0, again.stderr
+    assert adapter_of(trial) == adapter_of(tmp_path / "through" / "study" / "trials" / "0")
+
+
+@pytest.mark.slow
 def test_trials_of_two_processes_have_the_adapters_of_torchrun(tmp_path: Path) -> None:
     done = command(*STUDY, "verbosity=quiet", cwd=tmp_path, OMP_NUM_THREADS="1")
     assert done.returncode == 0, done.stdout + done.stderr
