@@ -157,14 +157,19 @@ def test_what_ends_a_sibling_is_what_ended_the_trial_and_the_next_has_other_proc
         assert "in happen" in log_of(folder, 1)
 
 
+def endless(folder: Path) -> Any:
+    """The controller of a study whose first trial, of two processes, does not end by itself."""
+    options = {"slots": 1, "gpus_per_trial": 2, "seconds": 0.05, "study": {"long": 100_000}}
+    session = launch(folder, {"TOY": str(folder)}, objective=f"{__name__}:Together", **options)
+    until(lambda: (folder / "trials/0/log.txt").exists() and "processes" in log_of(folder, 0), PATIENCE)
+    assert len(processes_of(folder)) >= 3  # the controller, the worker, its sibling
+    return session
+
+
 @pytest.mark.slow
 def test_a_study_that_is_stopped_stops_all_processes_of_its_trials(tmp_path: Path) -> None:
     folder = tmp_path / "study"
-    endless = {"seconds": 0.05, "study": {"long": 100_000}}
-    options = {"slots": 1, "gpus_per_trial": 2, "objective": f"{__name__}:Together", **endless}
-    session = launch(folder, {"TOY": str(folder)}, **options)
-    until(lambda: (folder / "trials/0/log.txt").exists() and "processes" in log_of(folder, 0), PATIENCE)
-    assert len(processes_of(folder)) >= 3  # the controller, the worker, its sibling
+    session = endless(folder)
     session.send_signal(signal.SIGTERM)
     output, _ = session.communicate(timeout=PATIENCE)
     assert session.returncode == os.EX_TEMPFAIL, output
@@ -175,13 +180,11 @@ def test_a_study_that_is_stopped_stops_all_processes_of_its_trials(tmp_path: Pat
 @pytest.mark.slow
 def test_a_study_that_is_killed_leaves_no_process(tmp_path: Path) -> None:
     folder = tmp_path / "study"
-    endless = {"seconds": 0.05, "study": {"long": 100_000}}
-    options = {"slots": 1, "gpus_per_trial": 2, "objective": f"{__name__}:Together", **endless}
-    session = launch(folder, {"TOY": str(folder)}, **options)
-    until(lambda: (folder / "trials/0/log.txt").exists() and "processes" in log_of(folder, 0), PATIENCE)
+    session = endless(folder)
     session.kill()
     session.communicate(timeout=PATIENCE)
     until(lambda: not processes_of(folder), PATIENCE)
+    assert not processes_of(folder)
 
 
 def adapter_of(folder: Path) -> str:
